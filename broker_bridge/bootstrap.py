@@ -15,6 +15,7 @@ from .common.retry import retry
 from .common.tasks import cancel_and_wait
 from .contract import channels
 from .contract.channels import Channel, Decoded
+from .contract.default_space import DEFAULT_FACE_SPACE
 from .contract.embeddings import EmbeddingSpace
 from .contract.errors import ContractError
 from .devices import command_dispatcher as commands
@@ -101,7 +102,6 @@ class Bridge:
             registry,
             self.link.publish,
             settings.tracking,
-            settings.registry,
             may_track=self.tracker_election.holds_lease,
         )
         self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
@@ -253,6 +253,24 @@ async def open_registry(settings: BridgeProgram) -> Registry:
     registry = await Registry.open(
         settings.mongo, retention, settings.registry, settings.search, event_admission=admission
     )
+    own_model = await registry.spaces.ensure_record(DEFAULT_FACE_SPACE)
+    if own_model.model_sha256 != DEFAULT_FACE_SPACE.model_sha256:
+        _log.error(
+            "bridge found another model under the name of the built-in one; cameras with the built-in model "
+            "match nothing: remove the space and enroll again space=%s",
+            own_model.space,
+        )
     for space_id, dimension in settings.bridge.default_spaces.items():
         await registry.spaces.ensure(EmbeddingSpace(space_id, dimension))
+    await _tell_missing_limits(registry)
     return registry
+
+
+async def _tell_missing_limits(registry: Registry) -> None:
+    """Log each face space in which nothing is matched."""
+    for space_id, record in (await registry.spaces.records()).items():
+        if record.limits is None and space_id.startswith("face:"):
+            _log.warning(
+                "space has no limits; nothing is matched in it: calibrate it or set registry.limits space=%s",
+                space_id,
+            )

@@ -83,4 +83,5 @@ class Housekeeping:
     async def _forget_unseen(self) -> int:
         now = self._now()
         await self._registry.detected_person_removal.remove_late_writes(now)
+        await self._registry.space_removal.remove_orphans()
         return await self._registry.detected_person_removal.forget_unseen(now - self._unseen, now)

@@ -28,17 +28,16 @@ class BridgeSettings(Section):
     poll_seconds: Annotated[float, Field(ge=0.01, le=3600)] = 2.0
     """How often the publisher looks for changes by itself, should the change stream be silent."""
     lease_seconds: Annotated[float, Field(gt=0.5, le=3600)] = 5.0
-    default_spaces: dict[SpaceId, Annotated[int, Field(ge=1, le=4096)]] = Field(
-        default_factory=lambda: {"face:gabor-512": 512}
-    )
-    """Embedding spaces that exist from the start, with their dimension; devices declare further ones."""
+    default_spaces: dict[SpaceId, Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=dict)
+    """Embedding spaces that exist from the start besides the built-in one, with their dimension; devices
+    declare further ones."""
 
     @model_validator(mode="before")
     @classmethod
     def _moved(cls, document: dict[str, Any]) -> dict[str, Any]:
         moved = document.keys() & {"same_person_similarity", "look_alike_similarity", "similarities"}
         if moved:
-            raise ValueError(f"{', '.join(sorted(moved))}: now in section registry, for bridge and API alike")
+            raise ValueError(f"{', '.join(sorted(moved))}: now in registry.limits, for bridge and API alike")
         return document
 
 

@@ -42,6 +42,7 @@ from .services.photos import FaceEmbedding, PhotoService
 from .services.security import authenticate
 from .services.services import Services
 from .settings import ApiSettings
+from .spaces import routes as spaces
 from .training import routes as training
 
 _LAST_LOOK_SECONDS = 0.5
@@ -67,6 +68,7 @@ _ROUTERS = (
     visit_routes.router,
     attendance_routes.router,
     keys.router,
+    spaces.router,
     whoami_routes.router,
 )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from broker_bridge.common.settings import BearerKey, FilePath, Host, LogSettings, Port, Section, Settings
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.registry import MongoSettings
@@ -17,7 +18,7 @@ Modality = Literal["face", "gait", "speaker"]
 
 
 def _default_spaces() -> dict[Modality, str]:
-    return {"face": "face:gabor-512", "gait": "gait:default-256", "speaker": "speaker:default-192"}
+    return {"face": DEFAULT_FACE_SPACE.space, "gait": "gait:default-256", "speaker": "speaker:default-192"}
 
 
 class ApiSettings(Section):

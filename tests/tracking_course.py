@@ -16,11 +16,11 @@ from broker_bridge.contract.messages import Assignment
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.model import Box, ObservedFace
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.tracking.tracker import Tracker
 from fleet.tracks.course import Course
 from fleet.tracks.metrics import TrackingTally
 from fleet.tracks.scenario import SimulatedSighting, play_course
+from tests.space_limits import ensure_with_limits
 
 BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
 SPACE = "face:course-512"
@@ -73,9 +73,9 @@ class CoursePlayer:
     async def _tracking(self, begins: float, how: str, end: float, course: Course) -> AsyncIterator[Tracker]:
         registry = await self.open_registry()
         # As a bridge has it before it admits anything of it.
-        await registry.spaces.ensure(EmbeddingSpace(SPACE, course.dimension))
+        await ensure_with_limits(registry, EmbeddingSpace(SPACE, course.dimension))
         following = asyncio.create_task(registry.face_search.follow_changes())
-        tracker = Tracker(registry, self.settings, RegistrySettings())
+        tracker = Tracker(registry, self.settings)
         await tracker.load_recent(_at(begins))
         try:
             yield tracker

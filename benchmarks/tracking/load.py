@@ -28,6 +28,7 @@ from broker_bridge.tracking.active_person import ActivePerson
 from broker_bridge.tracking.active_set import ActiveSet
 from deploy.local.fleet import SITE, LocalFleet
 from deploy.local.stack import Mosquitto
+from tests.space_limits import LIMITS, ensure_with_limits, tracked_limits
 from tests.tracking_samples import SPACE, Faces, observed
 
 from .observers import AssignmentLatencies, Load, observe
@@ -73,14 +74,15 @@ def measure(folder: Path, progress: Progress, scale: Scale) -> list[Row]:
 
 def _active(rounds: int) -> list[Row]:
     faces = Faces(3)
-    people = ActiveSet(TrackingSettings())
+    settings = TrackingSettings()
+    people = ActiveSet(settings, tracked_limits(SPACE, LIMITS, settings))
     centres = [faces.person() for _ in range(ACTIVE)]
     matrix = np.stack([faces.of(centre) for centre in centres])
     for number, centre in enumerate(centres, start=1):
         face = FaceCentroid.from_vector(SPACE, matrix[number - 1], 0.9)
         people.add(ActivePerson(DetectedPerson.create(number, observed(centre)), {SPACE: face}))
     asked = [observed(faces.of(centres[number % ACTIVE]), at=number) for number in range(rounds)]
-    limit = TrackingSettings().limits_in(SPACE).similarity
+    limit = LIMITS.tracked_similarity
     ours, bare, wrong = [], [], 0
     for seen in asked:
         began = time.perf_counter()
@@ -234,7 +236,7 @@ async def _register(fleet: LocalFleet, cameras: list[str]) -> None:
 
 async def _open(fleet: LocalFleet) -> Registry:
     registry = await Registry.open(MongoSettings(uri=SecretStr(fleet.mongod.uri), database=fleet.database))
-    await registry.spaces.ensure(EmbeddingSpace(SPACE, 512))
+    await ensure_with_limits(registry, EmbeddingSpace(SPACE, 512))
     return registry
 
 

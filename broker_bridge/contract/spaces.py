@@ -43,6 +43,16 @@ class SpaceLimits(WireModel):
     tracked_by_position: Similarity
     """Enough for the person that was in this place of the same picture a moment ago."""
 
+    @property
+    def enrollment_floor(self) -> float:
+        """The similarity down to which the best and second identity must be found exactly."""
+        return max(0.0, min(self.look_alike, self.same_person - self.margin))
+
+    @property
+    def tracking_floor(self) -> float:
+        """The similarity down to which the best and second detected person must be found exactly."""
+        return self.tracked_similarity - self.tracked_margin
+
     @model_validator(mode="after")
     def _in_order(self) -> "SpaceLimits":
         if self.look_alike > self.same_person:

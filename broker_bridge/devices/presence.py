@@ -234,16 +234,16 @@ class Presence:
         differing = {}
         for space_id, space in info.spaces.items():
             try:
-                known = await self._registry.spaces.declare(
-                    EmbeddingSpace(space_id, space.dimension, space.model_sha256)
-                )
+                known = await self._registry.spaces.declare(EmbeddingSpace(space_id, space.dimension))
             except ContractError as error:
                 self.counters["space_conflicts"] += 1
                 _log.error(
                     "device space rejected device=%s code=%s detail=%r", device_id, error.code, error.detail
                 )
             else:
-                if space.model_sha256 not in (None, known.model_sha256):
+                if None not in (space.model_sha256, known.model_sha256) and (
+                    space.model_sha256 != known.model_sha256
+                ):
                     differing[space_id] = f"{space.model_sha256}, on record is {known.model_sha256}"
         self._note_models(device_id, differing)
 

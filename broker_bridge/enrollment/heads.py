@@ -1,10 +1,12 @@
 """Compute each site's head, change by change and without I/O."""
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import SpaceHead, SyncHead
+from broker_bridge.contract.spaces import SpaceRecord
 from broker_bridge.registry.devices.sites import CLOSED, Site
 from broker_bridge.registry.identities.model import EVERY_SITE, Identity
 from broker_bridge.registry.mongo.versions import History
@@ -12,6 +14,9 @@ from broker_bridge.registry.mongo.versions import History
 _Totals = dict[str, Digest]
 # Of each site: a device confirms a version within moments, or at a later one.
 _KEPT_VERSIONS = 1024
+# The key of the number of identities in any space; no space has this name.
+_EVERY_SPACE = ""
+_RECORDED = ("model_sha256", "dimension", "detector", "alignment", "limits")
 
 
 class HeadLedger:
@@ -20,6 +25,7 @@ class HeadLedger:
     def __init__(self, identities: Iterable[Identity] = ()) -> None:
         # By entry of `sites`, so that "*" is counted once and not once per site.
         self._totals: dict[str, _Totals] = defaultdict(dict)
+        self._people: dict[str, Counter[str]] = defaultdict(Counter)
         self._versions: dict[str, int] = defaultdict(int)
         self._counted: dict[str, Identity] = {}
         self._past: dict[str, deque[tuple[int, _Totals]]] = {}
@@ -42,9 +48,9 @@ class HeadLedger:
         """Count the new state and return the entries that it concerns."""
         before = self._counted.pop(identity.user_id, None)
         if before is not None:
-            self._count(before, Digest.minus)
+            self._count(before, Digest.minus, -1)
         if not identity.deleted:
-            self._count(identity, Digest.plus)
+            self._count(identity, Digest.plus, 1)
             self._counted[identity.user_id] = identity
         for site in identity.synced_sites:
             self._versions[site] = max(self._versions[site], identity.version)
@@ -66,15 +72,23 @@ class HeadLedger:
         """Return the version of the site's latest change, 0 if there was none."""
         return max(self._versions.get(site_id, 0), self._versions.get(EVERY_SITE, 0))
 
-    def head(self, site: Site, history: History, models: Mapping[str, str]) -> SyncHead:
-        """Return the head of a site; `models` is the SHA-256 on record by space.
+    def head(self, site: Site, history: History, records: Mapping[str, SpaceRecord]) -> SyncHead:
+        """Return the head of a site; `records` are the spaces with the limits that hold.
 
-        A space with a model on record is named even while it has no template: a device with another model
-        learns of the difference before the first enrollment.
+        A space with a model or limits on record is named even while it has no template: a device with
+        another model learns of the difference before the first enrollment. Only the built-in space is left
+        out then: devices with that model have its record.
         """
-        spaces = dict.fromkeys(models, Digest())
-        for totals in (self._totals.get(EVERY_SITE, {}), self._totals.get(site.site_id, {})):
-            for space, digest in totals.items():
+        recorded = [
+            space
+            for space, record in records.items()
+            if (record.model_sha256 or record.limits) and record != DEFAULT_FACE_SPACE
+        ]
+        spaces = dict.fromkeys(recorded, Digest())
+        people: Counter[str] = Counter()
+        for entry in (EVERY_SITE, site.site_id):
+            people.update(self._people.get(entry, {}))
+            for space, digest in self._totals.get(entry, {}).items():
                 spaces[space] = spaces.get(space, Digest()).plus(digest)
         horizon = history.horizon_at(site.site_id)
         return SyncHead(
@@ -83,19 +97,27 @@ class HeadLedger:
             version=max(self.version(site.site_id), horizon),
             horizon=horizon,
             spaces={
-                space: SpaceHead(count=digest.count, digest=digest.hex, model_sha256=models.get(space))
+                space: _space_head(digest, records.get(space), people[space])
                 for space, digest in sorted(spaces.items())
-                if digest.count or space in models
+                if digest.count or space in recorded
             },
+            people=people[_EVERY_SPACE],
             # Omitted while closed: heads had no policy at first, and closed is the default.
             enrollment_policy=None if site.enrollment_policy == CLOSED else site.enrollment_policy,
         )
 
-    def _count(self, identity: Identity, combine: Callable[[Digest, Digest], Digest]) -> None:
+    def _count(self, identity: Identity, combine: Callable[[Digest, Digest], Digest], people: int) -> None:
         for site in (EVERY_SITE,) if EVERY_SITE in identity.sites else identity.sites:
             totals = self._totals[site]
+            self._people[site][_EVERY_SPACE] += people
             for holding in identity.sent_holdings:
+                self._people[site][holding.space] += people
                 totals[holding.space] = combine(totals.get(holding.space, Digest()), holding.digest)
+
+
+def _space_head(digest: Digest, record: SpaceRecord | None, people: int) -> SpaceHead:
+    known = {} if record is None else {name: getattr(record, name) for name in _RECORDED}
+    return SpaceHead(count=digest.count, digest=digest.hex, people=people, **known)
 
 
 def select_affected_sites(identity: Identity, sites: Sequence[str]) -> list[str]:

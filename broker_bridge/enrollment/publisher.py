@@ -140,9 +140,9 @@ class DeltaPublisher:
         self._changed.clear()
 
     async def _publish_heads(self, ledger: HeadLedger, history: History, sites: Sequence[Site]) -> None:
-        models = await self._registry.spaces.models()
+        records = await self._registry.spaces.records()
         for site in sites:
-            head = ledger.head(site, history, models)
+            head = ledger.head(site, history, records)
             payload = head.to_json()
             if self._published_heads.get(site.site_id) == payload:
                 continue

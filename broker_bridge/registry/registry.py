@@ -63,7 +63,8 @@ class Registry(
         mongo = Mongo(mongo_settings)
         tracker_store = TrackerStore(mongo)
         versions = Versions(mongo)
-        core = wire_core(mongo, versions)
+        settings = settings or RegistrySettings()
+        core = wire_core(mongo, versions, settings)
         try:
             await mongo.check()
             await ensure_indexes(mongo, retention)
@@ -71,7 +72,7 @@ class Registry(
             face_search = await _open_face_search(mongo, tracker_store, search or SearchSettings())
             await versions.ensure()
             await core.api_keys.ensure_ids()
-            settings, event_admission = settings or RegistrySettings(), event_admission or EventAdmission()
+            event_admission = event_admission or EventAdmission()
             registry = cls._wire(core, tracker_store, face_search, settings, event_admission)
             # Here, so that the request to erase an unknown identity stores nothing.
             await registry.pseudonyms.ensure_key()

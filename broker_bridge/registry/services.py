@@ -37,6 +37,8 @@ from .privacy.export import PersonalDataExport
 from .privacy.sweep import ErasureSweep
 from .privacy.tombstones import Tombstones
 from .settings import RegistrySettings
+from .space_removal import SpaceRemoval
+from .space_usage import SpaceUsage
 from .spaces import SpaceRegistry
 from .sync.changes import DeltaQueries
 from .sync.epochs import Epochs
@@ -114,19 +116,21 @@ class DetectedPersonServices:
 
 @dataclass(frozen=True)
 class PrivacyServices:
-    """Erasure, export and purge of personal data."""
+    """Erasure, export and purge of personal data, and removal of spaces with their vectors."""
 
     erasures: Erasures
     personal_data_export: PersonalDataExport
     tombstones: Tombstones
+    space_removal: SpaceRemoval
+    space_usage: SpaceUsage
 
 
-def wire_core(mongo: Mongo, versions: Versions) -> CoreServices:
+def wire_core(mongo: Mongo, versions: Versions, settings: RegistrySettings) -> CoreServices:
     audit = Audit(mongo)
     return CoreServices(
         mongo=mongo,
         versions=versions,
-        spaces=SpaceRegistry(mongo),
+        spaces=SpaceRegistry(mongo, versions, audit, settings.limits),
         audit=audit,
         api_keys=ApiKeys(mongo, audit),
         jobs=JobQueue(mongo, audit),
@@ -260,4 +264,12 @@ def wire_privacy(
             detected=detected.detected_person_queries,
         ),
         tombstones=Tombstones(store, core.versions, core.audit, removal),
+        space_removal=SpaceRemoval(
+            store,
+            versions=core.versions,
+            spaces=core.spaces,
+            dead_letters=events.dead_letters,
+            audit=core.audit,
+        ),
+        space_usage=SpaceUsage(core.mongo),
     )

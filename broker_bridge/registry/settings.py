@@ -1,39 +1,56 @@
 """Define the settings that bridge and API share: section `registry`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from broker_bridge.common.settings import Section
 from broker_bridge.contract.ids import SpaceId
+from broker_bridge.contract.spaces import Distance, LimitsSource, Similarity, SpaceLimits
 
 from .identities.rules import Rules
-from .space_defaults import GENERAL, defaults_for
 
-Similarity = Annotated[float, Field(ge=0, le=1)]
+_MOVED = ("same_person_similarity", "look_alike_similarity", "similarities")
+# The first of a pair is at most the second; the one that is not configured follows the other.
+_ORDERED = (("look_alike", "same_person"), ("tracked_by_position", "tracked_similarity"))
 
 
-class SimilarityLimits(Section):
-    """Cosine similarities that decide whether a new face belongs to a known identity."""
+class ConfiguredLimits(Section):
+    """Limits of a space, all or some; they come before those on record. See SpaceLimits."""
 
-    same_person: Similarity = GENERAL.same_person
-    """At least this similar is the same person; 0.65 is the cosine distance 0.35 of devices."""
-    look_alike: Similarity = GENERAL.look_alike
-    """From this to `same_person` the match is uncertain: devices register no new identity, and an enrollment
-    gets a warning."""
-    margin: Similarity = GENERAL.margin
-    """Least lead in similarity of the best match over the second; with less the match is uncertain."""
-
-    @property
-    def floor(self) -> float:
-        """The similarity down to which the best and second match must be found exactly."""
-        return max(0.0, min(self.look_alike, self.same_person - self.margin))
+    distance: Distance | None = None
+    margin: Similarity | None = None
+    same_person: Similarity | None = None
+    look_alike: Similarity | None = None
+    tracked_similarity: Similarity | None = None
+    tracked_margin: Similarity | None = None
+    tracked_by_position: Similarity | None = None
 
     @model_validator(mode="after")
-    def _in_order(self) -> "SimilarityLimits":
-        if self.look_alike > self.same_person:
-            raise ValueError("look_alike must be at most same_person")
+    def _in_order(self) -> "ConfiguredLimits":
+        for lower, upper in _ORDERED:
+            low, high = getattr(self, lower), getattr(self, upper)
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"{lower} must be at most {upper}")
         return self
+
+    def over(self, recorded: SpaceLimits | None) -> SpaceLimits | None:
+        """Return these limits, completed by the recorded ones; None if some are missing.
+
+        One configured limit may cross a recorded one of its pair, which then equals it.
+        """
+        own = self.model_dump(exclude_none=True)
+        limits = {**(recorded.model_dump() if recorded else {}), **own}
+        if limits.keys() != SpaceLimits.model_fields.keys():
+            return None
+        for lower, upper in _ORDERED:
+            if limits[lower] > limits[upper]:
+                follower, leader = (lower, upper) if upper in own else (upper, lower)
+                limits[follower] = limits[leader]
+        return SpaceLimits.model_validate(limits)
+
+
+CONFIGURED = LimitsSource(kind="configured", note="registry.limits")
 
 
 class RegistrySettings(Section):
@@ -46,37 +63,21 @@ class RegistrySettings(Section):
     visitors."""
     look_alikes: Literal["warn", "refuse", "ignore"] = "warn"
     """Treatment of an enrollment whose face is more similar than `look_alike` to another identity."""
-    same_person_similarity: Similarity = GENERAL.same_person
-    look_alike_similarity: Similarity = GENERAL.look_alike
-    """The limits of spaces that `similarities` does not name; see SimilarityLimits."""
-    similarities: dict[SpaceId, SimilarityLimits] = Field(default_factory=dict)
+    limits: dict[SpaceId, ConfiguredLimits] = Field(default_factory=dict)
+    """Limits of spaces, over those on record; without either nothing is matched in a space."""
     tombstone_retention_days: Annotated[float, Field(gt=0, le=20_000)] = 30
     """Days that a deleted identity can be restored and devices can sync its removal."""
 
-    @model_validator(mode="after")
-    def _similarities_in_order(self) -> "RegistrySettings":
-        if self.look_alike_similarity > self.same_person_similarity:
-            raise ValueError("look_alike_similarity must be at most same_person_similarity")
-        return self
-
-    def similarities_in(self, space: str) -> SimilarityLimits:
-        """Return the limits of a space.
-
-        The space's own entry in `similarities` comes first, then the configured general limits, then the
-        defaults of the space.
-        """
-        if space in self.similarities:
-            return self.similarities[space]
-        defaults = defaults_for(space)
-        same_person, look_alike = defaults.same_person, defaults.look_alike
-        if "same_person_similarity" in self.model_fields_set:
-            same_person = self.same_person_similarity
-        if "look_alike_similarity" in self.model_fields_set:
-            look_alike = self.look_alike_similarity
-        # One configured limit may cross the default of the other.
-        return SimilarityLimits(
-            same_person=same_person, look_alike=min(look_alike, same_person), margin=defaults.margin
-        )
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, document: Any) -> Any:
+        moved = [name for name in _MOVED if isinstance(document, dict) and name in document]
+        if moved:
+            raise ValueError(
+                f"{', '.join(moved)}: now in registry.limits, by space, such as "
+                '{"face:example": {"same_person": 0.65, "look_alike": 0.5, "margin": 0.05}}'
+            )
+        return document
 
     @property
     def rules(self) -> Rules:

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator
 
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import ObservedFace
-from broker_bridge.registry.detected_persons.settings import FaceLimits, TrackingSettings
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
 
 from .active_person import ActivePerson
 from .centroid_matrix import CentroidMatrix
 from .match_rules import MATCH_RULES, MatchContext, TrackMatch
 from .picture import PicturePositions
+from .tracked_limits import TrackedLimits
 
 
 class ActiveSet:
@@ -19,13 +20,13 @@ class ActiveSet:
     a lookup are added first.
     """
 
-    def __init__(self, settings: TrackingSettings) -> None:
+    def __init__(self, settings: TrackingSettings, limits: TrackedLimits) -> None:
         self._settings = settings
+        self._limits = limits
         self._active: dict[int, ActivePerson] = {}
         # By dimension too: a space may have another one after the database was restored.
         self._matrices: dict[tuple[str, int], CentroidMatrix] = {}
         self._pictures = PicturePositions(settings)
-        self._limits: dict[str, FaceLimits] = {}
 
     def __len__(self) -> int:
         return len(self._active)
@@ -61,7 +62,7 @@ class ActiveSet:
         matrix = self._matrices.get((observed.space, len(observed.vector)))
         if matrix is None:
             return None
-        limits = self._limits_in(observed.space)
+        limits = self._limits.in_space(observed.space)
         context = MatchContext(observed, limits, self._active, matrix, self._pictures)
         for rule in MATCH_RULES:
             match = rule(context)
@@ -96,20 +97,12 @@ class ActiveSet:
     def _learn(self, active: ActivePerson, observed: ObservedFace) -> None:
         centroid = active.centroids.get(observed.space)
         # A face that matched another member of the merge group must not move the person's own centroid.
-        if (
-            centroid is None
-            or centroid.similarity(observed.vector) < self._limits_in(observed.space).similarity
-        ):
+        least = self._limits.in_space(observed.space).tracked_similarity
+        if centroid is None or centroid.similarity(observed.vector) < least:
             return
         before = centroid.mean.copy()
         centroid.learn(observed.vector, observed.quality)
         self._matrix_for(centroid).move(active.global_id, before, centroid.mean)
-
-    def _limits_in(self, space: str) -> FaceLimits:
-        limits = self._limits.get(space)
-        if limits is None:
-            limits = self._limits[space] = self._settings.limits_in(space)
-        return limits
 
     def _matrix_for(self, centroid: FaceCentroid) -> CentroidMatrix:
         key = centroid.space, len(centroid.mean)

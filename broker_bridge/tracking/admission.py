@@ -20,6 +20,7 @@ from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.model import Box, ObservedFace
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
+from broker_bridge.registry.spaces import limits_of
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +51,11 @@ class ObservationAdmission:
         self._counters = counters
         self._now = now
         self._sites: dict[str, str] = {}
-        self._dimensions: dict[str, int] = {}
         self._logged_at: dict[tuple[str, str], datetime] = {}
 
     def can_check(self, received: ReceivedObservation) -> bool:
         """Return whether camera and space are known here, so that `admit` needs no read."""
-        return received.device_id in self._sites and received.message.space in self._dimensions
+        return received.device_id in self._sites and received.message.space in self._registry.spaces.cached
 
     def admit(self, received: ReceivedObservation) -> ObservedFace | None:
         """Return the checked face; None for a rejected observation, which is counted."""
@@ -76,16 +76,18 @@ class ObservationAdmission:
         site = self._sites.get(device_id)
         if site is None:
             raise ContractError(DEVICE_UNKNOWN, f"{device_id} is not registered")
-        dimension = self._dimensions.get(observation.space)
-        if dimension is None:
-            raise self._registry.spaces.unknown(observation.space, self._dimensions)
+        records = self._registry.spaces.cached
+        record = records.get(observation.space)
+        if record is None:
+            raise self._registry.spaces.unknown(observation.space, records)
+        limits_of(record)
         return ObservedFace(
             device_id=device_id,
             site_id=site,
             track_id=observation.track_id,
             box=Box(*observation.bbox),
             space=observation.space,
-            vector=_to_unit(observation.vector, dimension),
+            vector=_to_unit(observation.vector, record.dimension),
             quality=observation.quality,
             captured_at=observation.captured_at,
             seen_at=received_at,
@@ -110,16 +112,16 @@ class ObservationAdmission:
         cameras = {received.device_id for received in batch} - self._sites.keys()
         if cameras:
             await self._read_sites(cameras)
-        if any(received.message.space not in self._dimensions for received in batch):
-            self._dimensions = await self._registry.spaces.dimensions()
+        if any(received.message.space not in self._registry.spaces.cached for received in batch):
+            await self._registry.spaces.records()
 
     async def refresh(self) -> None:
-        """Read all known cameras and all spaces again: some move, some are removed.
+        """Read all known cameras and all spaces again: some move, some are removed, limits change.
 
         Raises RegistryError.
         """
         await self._read_sites(self._sites)
-        self._dimensions = await self._registry.spaces.dimensions()
+        await self._registry.spaces.records()
 
     async def _read_sites(self, cameras: Iterable[str]) -> None:
         device_ids = sorted(cameras)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.resolution import resolve_user_ids
-from broker_bridge.registry.settings import RegistrySettings
 
 from .active_person import ActivePerson
 
@@ -19,9 +18,8 @@ class IdentityLinks:
     Call `refresh` when an identity is enrolled, changed or deleted, while no other method runs.
     """
 
-    def __init__(self, registry: Registry, settings: RegistrySettings) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._settings = settings
         self._shown: dict[str, str] = {}
         self._current: set[str] = set()
         """The spaces whose identity index is up to date: a search there costs no read."""
@@ -56,15 +54,19 @@ class IdentityLinks:
         """Return the sure identity of each of `vectors` (float32[d], unit length).
 
         The direction of a centroid is nearer to all faces than the faces behind it are. `norms` are the
-        centroid norms: with them the mean cosine decides. Raises RegistryError.
+        centroid norms: with them the mean cosine decides. None has one in a space without limits. Raises
+        RegistryError.
         """
-        limits = self._settings.similarities_in(space.id)
+        record = self._registry.spaces.cached.get(space.id)
+        limits = record.limits if record else None
+        if limits is None:
+            return [None] * len(vectors)
         as_bytes = [vector.astype("<f4").tobytes() for vector in vectors]
         index, current = self._registry.identity_indexes.for_space(space), self._current
         if space.id in current:
-            nearest = await index.find_all_loaded(as_bytes, limits.floor)
+            nearest = await index.find_all_loaded(as_bytes, limits.enrollment_floor)
         else:
-            _, nearest = await index.find_all(as_bytes, limits.floor)
+            _, nearest = await index.find_all(as_bytes, limits.enrollment_floor)
             # Not `self._current`: a refresh during the read has replaced that set.
             current.add(space.id)
         found: list[str | None] = []

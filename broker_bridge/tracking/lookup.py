@@ -7,9 +7,9 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.model import ObservedFace
-from broker_bridge.registry.detected_persons.settings import TrackingSettings
 
 from .identity_links import IdentityLinks
+from .tracked_limits import TrackedLimits
 
 # Seed 004 compares the nearest five of all.
 _CANDIDATES = 5
@@ -25,9 +25,9 @@ class LookupResult(NamedTuple):
 class CandidateLookup:
     """Searches the face index and the identity index. Raises RegistryError."""
 
-    def __init__(self, registry: Registry, settings: TrackingSettings, links: IdentityLinks) -> None:
+    def __init__(self, registry: Registry, limits: TrackedLimits, links: IdentityLinks) -> None:
         self._registry = registry
-        self._settings = settings
+        self._limits = limits
         self._links = links
 
     async def look_up(self, batch: Sequence[ObservedFace]) -> list[LookupResult]:
@@ -41,7 +41,7 @@ class CandidateLookup:
 
     async def _look_up_in(self, space_id: str, vectors: Sequence[Vector]) -> list[LookupResult]:
         space = EmbeddingSpace(space_id, len(vectors[0]))
-        floor = self._settings.limits_in(space_id).floor
+        floor = self._limits.in_space(space_id).tracking_floor
         candidates = await self._registry.face_search.candidates(space, vectors, _CANDIDATES, floor)
         user_ids = await self._links.find_identities(space, vectors)
         linked = await self._find_linked(user_ids)

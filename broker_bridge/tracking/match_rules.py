@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+from broker_bridge.contract.spaces import SpaceLimits
 from broker_bridge.registry.detected_persons.model import ObservedFace
-from broker_bridge.registry.detected_persons.settings import FaceLimits
 
 from .active_person import ActivePerson
 from .centroid_matrix import CentroidMatrix
@@ -50,7 +50,7 @@ class MatchContext:
     def __init__(
         self,
         observed: ObservedFace,
-        limits: FaceLimits,
+        limits: SpaceLimits,
         active: Mapping[int, ActivePerson],
         matrix: CentroidMatrix,
         pictures: PicturePositions,
@@ -119,7 +119,7 @@ def match_continuity(context: MatchContext) -> TrackMatch | None:
         if len(centroid.mean) != len(observed.vector):
             continue
         similarity = centroid.similarity(observed.vector)
-        if similarity >= limits.similarity + limits.margin:
+        if similarity >= limits.tracked_similarity + limits.tracked_margin:
             return TrackMatch(active, similarity, "stay", is_sure=True)
     return None
 
@@ -128,9 +128,9 @@ def match_clear_face(context: MatchContext) -> TrackMatch | None:
     """Match the nearest person if it leads the second by the margin."""
     limits = context.limits
     (best, similarity), (_, runner_up) = context.nearest_two
-    if similarity < limits.similarity or similarity - runner_up < limits.margin:
+    if similarity < limits.tracked_similarity or similarity - runner_up < limits.tracked_margin:
         return None
-    is_sure = similarity >= limits.similarity + limits.margin
+    is_sure = similarity >= limits.tracked_similarity + limits.tracked_margin
     needs_lookup = not is_sure and best not in context.here
     return TrackMatch(context.active[best], similarity, "face", is_sure, needs_lookup)
 
@@ -139,10 +139,10 @@ def match_ambiguous_face(context: MatchContext) -> TrackMatch | None:
     """Match one of two similar persons: the one that was here, else the nearer."""
     limits = context.limits
     best, second = context.nearest_two
-    if best[1] < limits.similarity:
+    if best[1] < limits.tracked_similarity:
         return None
     here = context.here
-    prefers_second = second[0] in here and best[0] not in here and second[1] >= limits.similarity
+    prefers_second = second[0] in here and best[0] not in here and second[1] >= limits.tracked_similarity
     global_id, similarity = second if prefers_second else best
     return TrackMatch(context.active[global_id], similarity, "face", needs_lookup=global_id not in here)
 
@@ -154,7 +154,7 @@ def match_position(context: MatchContext) -> TrackMatch | None:
     vector = context.observed.vector
     similarities = [(context.matrix.similarity(vector, global_id), global_id) for global_id in context.here]
     similarity, global_id = max(similarities)
-    if similarity < context.limits.by_position:
+    if similarity < context.limits.tracked_by_position:
         return None
     return TrackMatch(context.active[global_id], None, "position")
 

@@ -16,7 +16,6 @@ from broker_bridge.contract.messages import Assignment, Observation
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.settings import RegistrySettings
 
 from .admission import ObservationAdmission, ReceivedObservation
 from .change_listener import DetectedPersonChanges
@@ -46,7 +45,6 @@ class ObservationIngest:
         registry: Registry,
         publish: Publish,
         settings: TrackingSettings,
-        registry_settings: RegistrySettings,
         *,
         may_track: Callable[[], bool] = lambda: True,
         now: Callable[[], datetime] = utc_now,
@@ -54,7 +52,6 @@ class ObservationIngest:
         self._registry = registry
         self._publish = publish
         self._settings = settings
-        self._registry_settings = registry_settings
         self._may_track = may_track
         self._now = now
         self._tracker: Tracker | None = None
@@ -105,7 +102,7 @@ class ObservationIngest:
 
     async def ingest_observations(self) -> None:
         """Track until cancelled, then write the sightings that are still unwritten."""
-        tracker = Tracker(self._registry, self._settings, self._registry_settings, may_track=self._may_track)
+        tracker = Tracker(self._registry, self._settings, may_track=self._may_track)
         self._tracker = tracker
         changes = DetectedPersonChanges(self._registry, tracker, self._counted, self._now)
         try:

@@ -17,7 +17,6 @@ from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.model import DetectedPerson, ObservedFace
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.settings import RegistrySettings
 
 from .active_person import ActivePerson
 from .active_set import ActiveSet
@@ -26,6 +25,7 @@ from .identity_links import IdentityLinks
 from .loading import load_active
 from .lookup import CandidateLookup, LookupResult
 from .match_rules import TrackMatch
+from .tracked_limits import TrackedLimits
 from .write_behind import WriteBehind
 
 
@@ -60,7 +60,6 @@ class Tracker:
         self,
         registry: Registry,
         settings: TrackingSettings,
-        registry_settings: RegistrySettings,
         *,
         may_track: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -68,7 +67,8 @@ class Tracker:
         self._store = registry.tracker_store
         self._may_track = may_track
         self._timeout = timedelta(seconds=settings.person_timeout)
-        self._active = ActiveSet(settings)
+        limits = TrackedLimits(registry.spaces, settings)
+        self._active = ActiveSet(settings, limits)
         self._unstored: list[ActivePerson] = []
         self._ids = GlobalIds(self._store)
         # Persons enter and leave memory under the first; rounds of writing wait for each other at the second,
@@ -76,8 +76,8 @@ class Tracker:
         self._membership_lock = asyncio.Lock()
         self._write_lock = asyncio.Lock()
         self.counters: Counter[str] = Counter()
-        self.links = IdentityLinks(registry, registry_settings)
-        self._lookup = CandidateLookup(registry, settings, self.links)
+        self.links = IdentityLinks(registry)
+        self._lookup = CandidateLookup(registry, limits, self.links)
         self._writer = WriteBehind(self._store, self.counters)
 
     def __len__(self) -> int:
@@ -92,6 +92,7 @@ class Tracker:
         async with self._membership_lock:
             # The database may have been restored: another tracker may reserve the same ids.
             self._ids.drop_reserved()
+            await self._registry.spaces.records()
             recent = await self._store.ids_seen_since(now - self._timeout)
             groups = await self._registry.detected_person_queries.find_groups(recent)
             for active in await self._load(groups.values()):

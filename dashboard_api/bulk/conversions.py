@@ -109,6 +109,7 @@ def to_item(index: int, user_id: str, checked: CheckedChange, similar: Mapping[s
         result=result,
         version=outcome.result().version,
         look_alikes=look_alikes,
+        not_compared=list(checked.not_compared) or None,
         similar_ids=similar.get(outcome.result().user_id),
     )
 

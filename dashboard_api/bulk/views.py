@@ -72,6 +72,7 @@ class BulkItem(View):
     code: str | None = None
     detail: str | None = None
     look_alikes: list[LookAlikeNote] | None = None
+    not_compared: list[str] | None = None
     similar_ids: list[str] | None = None
 
 

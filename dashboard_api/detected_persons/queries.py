@@ -11,6 +11,7 @@ from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.export import export_person
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.queries import combine_centroids
+from broker_bridge.registry.spaces import limits_of
 from dashboard_api.identities.conversions import default_space, to_vector
 from dashboard_api.services.services import Services
 
@@ -56,11 +57,12 @@ async def find_matches(services: Services, query: FaceQuery) -> list[FaceMatch]:
 
     Raises ContractError.
     """
-    space = await services.registry.spaces.get(query.space or default_space(services.settings, "face"))
+    record = await services.registry.spaces.record(query.space or default_space(services.settings, "face"))
+    space = record.embedding_space
     vector = to_array(to_vector(query.face_embedding, None, space.dimension))
     threshold = query.threshold
     if threshold is None:
-        threshold = services.tracking.limits_in(space.id).similarity
+        threshold = services.tracking.tracked_limits(space.id, limits_of(record)).tracked_similarity
     # Several candidates may be one person, or deleted a moment ago: read more until there are enough.
     wanted = 2 * query.limit
     while True:

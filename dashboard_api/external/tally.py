@@ -54,6 +54,7 @@ class IngestTally:
     skipped: int = 0
     look_alikes: list[LookAlikeView] = field(default_factory=list)
     look_alike_count: int = 0
+    not_compared: set[str] = field(default_factory=set)
 
     def add(self, item: ItemChange, checked: CheckedChange) -> None:
         outcome = checked.outcome
@@ -63,6 +64,7 @@ class IngestTally:
             self.identities += 1
             self.stored += outcome.added
             self.skipped += item.vectors - outcome.added
+            self.not_compared.update(checked.not_compared)
         for look_alike in checked.look_alikes:
             self.look_alike_count += 1
             if len(self.look_alikes) < MAX_LISTED:
@@ -85,4 +87,5 @@ class IngestTally:
             error_count=self.errors.count,
             look_alikes=self.look_alikes,
             look_alike_count=self.look_alike_count,
+            not_compared=sorted(self.not_compared),
         )

@@ -10,7 +10,7 @@ from broker_bridge.contract.messages import Ratio
 from dashboard_api.http.base_models import Body, DisplayName, Normalised, Numbers, Time, View, accept_any_item
 from dashboard_api.http.image_indicators import NoImage
 from dashboard_api.http.visible_text import VISIBLE_TEXT, NoTags
-from dashboard_api.identities.enrollment_views import LookAlikeNote
+from dashboard_api.identities.enrollment_views import ComparedView, LookAlikeNote
 from dashboard_api.training.views import SourceSystem as SourceName
 
 MAX_ITEMS = 100_000
@@ -118,7 +118,7 @@ class SyncAnswer(View):
     error_count: int
 
 
-class IngestAnswer(View):
+class IngestAnswer(ComparedView):
     """Counts of identities found or created, vectors stored and vectors skipped.
 
     A vector is skipped if the identity has it or better ones. The first hundred errors and look-alikes are

@@ -46,6 +46,7 @@ _TAGS = {
     "events": "Recognition events, as a list and live.",
     "detected persons": "Persons as cameras see them, enrolled or not, by one number on all cameras.",
     "devices": "Cameras, sites and commands.",
+    "spaces": "Embedding spaces: what their vectors are made with, and the limits of decisions in them.",
     "sync": "The versions that devices have applied.",
     "edge": "Devices that poll over HTTP instead of MQTT.",
     "keys": "API keys: list, create, revoke.",

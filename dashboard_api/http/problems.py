@@ -40,6 +40,9 @@ _STATUS_BY_CODE = {
     "look-alike": 409,
     "site-mismatch": 409,
     "space-mismatch": 409,
+    "space-in-use": 409,
+    "spaces-too-many": 409,
+    "limits-missing": 409,
     "payload-too-large": 413,
 }
 _CODE_BY_STATUS = {

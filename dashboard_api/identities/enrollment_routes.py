@@ -66,6 +66,7 @@ async def enroll_with_photos(
         ],
         templates_added=outcome.added,
         look_alikes=to_look_alike_notes(checked.look_alikes),
+        not_compared=list(checked.not_compared),
     )
 
 

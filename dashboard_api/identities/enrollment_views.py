@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from pydantic import Field, model_serializer
+
 from broker_bridge.registry.matching.near_faces import LookAlike
 from dashboard_api.http.base_models import View
 from dashboard_api.identities.views import IdentityChangeView, ListedIdentity, PhotoResult
@@ -15,15 +17,32 @@ class LookAlikeNote(View):
     space: str
 
 
-class IdentityEnrolled(ListedIdentity):
+class ComparedView(View):
+    """An answer that says in which spaces of new vectors no look-alike was searched: they have no limits.
+
+    `not_compared` is left out where all were searched.
+    """
+
+    not_compared: list[str] = Field(default_factory=list)
+
+    # Without annotations: a return type would replace the schema of the whole model.
+    @model_serializer(mode="wrap")
+    def _leave_out_none(self, serialize):  # type: ignore[no-untyped-def]
+        document = serialize(self)
+        if not self.not_compared:
+            document.pop("not_compared", None)
+        return document
+
+
+class IdentityEnrolled(ListedIdentity, ComparedView):
     look_alikes: list[LookAlikeNote]
 
 
-class IdentityPushed(IdentityChangeView):
+class IdentityPushed(IdentityChangeView, ComparedView):
     look_alikes: list[LookAlikeNote]
 
 
-class PhotoEnrolled(PhotoResult):
+class PhotoEnrolled(PhotoResult, ComparedView):
     look_alikes: list[LookAlikeNote]
 
 

@@ -67,4 +67,5 @@ async def enroll_by_photo(
         space=space,
         quality=face.quality,
         look_alikes=to_look_alike_notes(checked.look_alikes),
+        not_compared=list(checked.not_compared),
     )

@@ -85,7 +85,11 @@ async def enroll(
     response.status_code = 201 if checked.outcome.created else 200
     identity = checked.outcome.result()
     view = to_listed(identity, await similar_ids.find_similar([identity]))
-    return IdentityEnrolled(**view.model_dump(), look_alikes=to_look_alike_notes(checked.look_alikes))
+    return IdentityEnrolled(
+        **view.model_dump(),
+        look_alikes=to_look_alike_notes(checked.look_alikes),
+        not_compared=list(checked.not_compared),
+    )
 
 
 @router.get("/{user_id}", dependencies=[MAY_READ])

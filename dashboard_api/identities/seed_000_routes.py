@@ -82,6 +82,7 @@ async def push(
         modality=body.modality,
         version=checked.outcome.result().version,
         look_alikes=to_look_alike_notes(checked.look_alikes),
+        not_compared=list(checked.not_compared),
     )
 
 

@@ -9,6 +9,7 @@ import { ConnectionStatus } from "/ui/lib/connection_status.js";
 import { byId } from "/ui/lib/dom.js";
 import { setRole } from "/ui/lib/role.js";
 import { followEvents } from "/ui/lib/stream.js";
+import { refreshSpaces } from "/ui/spaces.js";
 
 const DETECTED_MS = 2000;
 const DEVICES_MS = 3000;
@@ -35,6 +36,7 @@ function signOut(reason = "") {
   key.clear();
   setRole(null);
   byId("devices").replaceChildren();
+  byId("spaces").replaceChildren();
   identities.clear();
   events.clear();
   detected.clear();
@@ -92,6 +94,7 @@ async function start() {
   repeat(DETECTED_MS, signal, connection, () => detected.refresh());
   repeat(IDENTITIES_MS, signal, connection, () => identities.refresh());
   repeat(DEVICES_MS, signal, connection, refreshDevices);
+  repeat(IDENTITIES_MS, signal, connection, refreshSpaces);
   repeat(DEVICES_MS, signal, connection, () => identities.refreshDeleted());
 }
 

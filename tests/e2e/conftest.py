@@ -27,6 +27,7 @@ from dashboard_api.app import create_app
 from dashboard_api.server import Server, listen
 from dashboard_api.settings import ApiProgram, ApiSettings
 from deploy.local.stack import Mongod, free_port
+from tests.space_limits import ensure_with_limits
 
 KEY = "key-of-an-operator"
 BRIDGE = "bridge-1"
@@ -87,7 +88,7 @@ def now() -> datetime:
 
 
 async def fill_registry(registry: Registry) -> None:
-    await registry.spaces.ensure(SPACE)
+    await ensure_with_limits(registry, SPACE)
     await registry.api_keys.create("operator", "operator", KEY)
     # A report from the future stands for a worker that keeps reporting.
     await Workers(registry.mongo).report(BRIDGE, {}, now() + timedelta(hours=1))

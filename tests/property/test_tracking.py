@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry import MongoSettings, Registry, RegistryError
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.tracking.tracker import Tracker
 from deploy.local.stack import Mongod
+from tests.space_limits import ensure_with_limits
 from tests.tracking_samples import SPACE, Faces, at, observed
 
 PEOPLE = 4
@@ -96,7 +96,7 @@ class World:
 
     def _new_tracker(self) -> Tracker:
         watched: Any = replace(self.registry, tracker_store=self.store)
-        return Tracker(watched, TrackingSettings(), RegistrySettings())
+        return Tracker(watched, TrackingSettings())
 
     def root(self, number: int) -> int:
         while number in self.into:
@@ -206,7 +206,7 @@ def stage(mongod: Mongod) -> Iterator[tuple[asyncio.AbstractEventLoop, Registry,
     database = f"wfm_test_{secrets.token_hex(6)}"
     mongo = MongoSettings(uri=SecretStr(mongod.uri), database=database)
     registry = loop.run_until_complete(Registry.open(mongo))
-    loop.run_until_complete(registry.spaces.ensure(EmbeddingSpace(SPACE, 512)))
+    loop.run_until_complete(ensure_with_limits(registry, EmbeddingSpace(SPACE, 512)))
     following = loop.create_task(registry.face_search.follow_changes())
     yield loop, registry, Faces()
     following.cancel()

@@ -11,13 +11,13 @@ from pymongo import ReturnDocument
 
 from broker_bridge.contract.errors import FACE_AMBIGUOUS
 from broker_bridge.contract.messages import RegisterIdentity
+from broker_bridge.contract.spaces import SpaceLimits
 from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry.devices.sites import Sites
 from broker_bridge.registry.identities.model import EnrollIdentity, Identity, Kind, Template
 from broker_bridge.registry.identities.service import Identities
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.versions import History
-from broker_bridge.registry.settings import SimilarityLimits
 
 _LOOKS_ALIKE = (
     "the face resembles an enrolled identity: too similar to be another, too different to be the same"
@@ -85,9 +85,7 @@ class RegistrationRequest:
         return f"device:{self.device_id}"
 
 
-def ambiguous(
-    decision: RegistrationDecision, similarity: float, limits: SimilarityLimits
-) -> RegistrationDecision:
+def ambiguous(decision: RegistrationDecision, similarity: float, limits: SpaceLimits) -> RegistrationDecision:
     """Return the rejection of a vector whose similarity permits no decision."""
     detail = _ONE_OF_TWO if similarity >= limits.same_person else _LOOKS_ALIKE
     return replace(

@@ -13,6 +13,7 @@ import numpy as np
 from broker_bridge.contract.embeddings import to_array
 from broker_bridge.contract.errors import FACE_DIFFERS, PAYLOAD_INVALID, SITE_MISMATCH, ContractError
 from broker_bridge.contract.messages import RegisterIdentity
+from broker_bridge.contract.spaces import SpaceLimits
 from broker_bridge.registry.identities.model import (
     PERSON_MERGED,
     PERSON_UNKNOWN,
@@ -20,7 +21,6 @@ from broker_bridge.registry.identities.model import (
     Identity,
     IdentityRecord,
 )
-from broker_bridge.registry.settings import SimilarityLimits
 from broker_bridge.vectors.index import Nearest
 
 from .decisions import RegistrationDecision, RegistrationRequest, ambiguous
@@ -59,7 +59,7 @@ def decide_employee(
     registration: RegistrationRequest,
     record: IdentityRecord,
     nearest: Nearest | None,
-    limits: SimilarityLimits,
+    limits: SpaceLimits,
 ) -> RegistrationDecision:
     """Return the decision about an employee's vector.
 
@@ -84,7 +84,7 @@ def _other_identity(
     own: float | None,
     nearest: Nearest,
     user_id: str,
-    limits: SimilarityLimits,
+    limits: SpaceLimits,
 ) -> RegistrationDecision | None:
     """Return the decision if the vector may be another identity's."""
     is_own = nearest.key == user_id

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
-from broker_bridge.contract.embeddings import EmbeddingSpace, normalise, to_array
+from broker_bridge.contract.embeddings import normalise, to_array
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, ENROLLMENT_CLOSED, MODEL_DIFFERS, ContractError
 from broker_bridge.contract.messages import Registered, RegisterIdentity, WireError
+from broker_bridge.contract.spaces import SpaceLimits, SpaceRecord
 from broker_bridge.registry.devices.devices import DeviceRegistry
 from broker_bridge.registry.devices.model import DeviceRecord
 from broker_bridge.registry.devices.sites import Sites
@@ -23,7 +24,7 @@ from broker_bridge.registry.identities.rules import add_templates
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.matching.identity_index import IdentityIndexes
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.registry.spaces import SpaceRegistry
+from broker_bridge.registry.spaces import SpaceRegistry, limits_of
 from broker_bridge.vectors.index import Nearest
 
 from . import employees, visitors
@@ -117,17 +118,17 @@ class EdgeRegistration:
         earlier = await self._registrations.find(device_id, request.request_id)
         if earlier:
             return earlier
-        site_id, space = await self._check_admissible(device_id, request)
+        site_id, record = await self._check_admissible(device_id, request)
+        space, limits = record.embedding_space, limits_of(record)
         vector = normalise(to_array(request.vector), space.dimension)
         registration = RegistrationRequest(request, device_id, site_id, vector, at)
         index = self._indexes.for_space(space)
-        floor = self._settings.similarities_in(space.id).floor
         for _ in range(_ATTEMPTS):
-            history, nearest = await index.find_nearest(vector, floor)
+            history, nearest = await index.find_nearest(vector, limits.enrollment_floor)
             if request.kind == "employee":
-                decision, change = await self._decide_employee(registration, nearest)
+                decision, change = await self._decide_employee(registration, nearest, limits)
             else:
-                decision, change = self._decide_visitor(registration, nearest, new_user_id())
+                decision, change = self._decide_visitor(registration, nearest, limits, new_user_id())
             if change is None:
                 return await self._registrations.keep(decision)
             if await self._registrations.create(decision, change, history, request.kind):
@@ -139,16 +140,19 @@ class EdgeRegistration:
         return None
 
     def _decide_visitor(
-        self, registration: RegistrationRequest, nearest: Nearest | None, new_user_id: str
+        self,
+        registration: RegistrationRequest,
+        nearest: Nearest | None,
+        limits: SpaceLimits,
+        new_user_id: str,
     ) -> tuple[RegistrationDecision, EnrollIdentity | None]:
         """Return the decision about a visitor and the change that it needs, if any."""
-        limits = self._settings.similarities_in(registration.request.space)
         decision = visitors.decide_visitor(registration, nearest, limits, new_user_id)
         is_new = decision.result == "created"
         return decision, visitors.enrollment_of(registration, new_user_id) if is_new else None
 
     async def _decide_employee(
-        self, registration: RegistrationRequest, nearest: Nearest | None
+        self, registration: RegistrationRequest, nearest: Nearest | None, limits: SpaceLimits
     ) -> tuple[RegistrationDecision, EnrollIdentity | None]:
         """Return the decision about an employee and the change that it needs.
 
@@ -157,7 +161,6 @@ class EdgeRegistration:
         user_id = employees.requested_user_id(registration.request)
         record = (await self._identity_store.read_records(None, [user_id]))[user_id]
         employees.check_enrollable(user_id, record.identity, registration.site_id)
-        limits = self._settings.similarities_in(registration.request.space)
         decision = employees.decide_employee(registration, record, nearest, limits)
         if decision.user_id != user_id:
             return decision, None
@@ -168,9 +171,7 @@ class EdgeRegistration:
             return decision, None
         return decision, change
 
-    async def _check_admissible(
-        self, device_id: str, request: RegisterIdentity
-    ) -> tuple[str, EmbeddingSpace]:
+    async def _check_admissible(self, device_id: str, request: RegisterIdentity) -> tuple[str, SpaceRecord]:
         """Return site and space of an admissible request.
 
         Raises ContractError with the reason otherwise.
@@ -183,16 +184,16 @@ class EdgeRegistration:
             # Without consent the face would be in no index, and a new visitor at each meeting.
             detail = "consent is required (registry.consent), and a camera cannot obtain it from a visitor"
             raise ContractError(ENROLLMENT_CLOSED, detail)
-        space = await self._spaces.get(request.space)
+        space = await self._spaces.record(request.space)
         _check_model(device, space)
         return device.site_id, space
 
 
-def _check_model(device: DeviceRecord, space: EmbeddingSpace) -> None:
-    declared = device.declared_models.get(space.id)
+def _check_model(device: DeviceRecord, space: SpaceRecord) -> None:
+    declared = device.declared_models.get(space.space)
     if declared and space.model_sha256 and declared != space.model_sha256:
         raise ContractError(
             MODEL_DIFFERS,
-            f"{device.device_id} embeds into {space.id} with the model {declared[:12]}..., on record is "
+            f"{device.device_id} embeds into {space.space} with the model {declared[:12]}..., on record is "
             f"{space.model_sha256[:12]}...",
         )

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta, timezone
 
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event, Registered, WireError
+from broker_bridge.contract.spaces import SpaceLimits
 from broker_bridge.registry.identities.model import EnrollIdentity
-from broker_bridge.registry.settings import SimilarityLimits
 from broker_bridge.vectors.index import Nearest
 
 from .decisions import RegistrationDecision, RegistrationRequest, ambiguous
@@ -25,7 +25,7 @@ def new_visitor_id() -> str:
 
 
 def decide_visitor(
-    registration: RegistrationRequest, nearest: Nearest | None, limits: SimilarityLimits, new_user_id: str
+    registration: RegistrationRequest, nearest: Nearest | None, limits: SpaceLimits, new_user_id: str
 ) -> RegistrationDecision:
     """Return the decision about a visitor's face.
 

@@ -68,13 +68,13 @@ class Identities:
         A transaction has 500 of them. A refused change does not stop the others. A change without effect
         takes no version.
         """
-        dimensions = await self._spaces.dimensions()
         outcomes: list[ChangeOutcome] = []
         for start in range(0, len(changes), BULK):
             chunk = changes[start : start + BULK]
 
             async def work(session: Any, chunk: Sequence[IdentityChange] = chunk) -> list[ChangeOutcome]:
                 first = await self._versions.take(session, len(chunk))
+                dimensions = await self._spaces.dimensions(session)
                 applied = await self._apply_chunk(session, chunk, first, dimensions)
                 if not any(outcome.changed for outcome in applied):
                     raise NothingChanged(applied)
@@ -98,12 +98,12 @@ class Identities:
         the registry has changed, so that a decision made at `history` may no longer hold, or if an identity
         that must be new exists. Raises ContractError.
         """
-        dimensions = await self._spaces.dimensions()
 
         async def work(session: Any) -> Identity | None:
             version = await self._versions.take_after(session, history)
             if version is None:
                 return None
+            dimensions = await self._spaces.dimensions(session)
             (outcome,) = await self._apply_chunk(session, [change], version, dimensions)
             identity = outcome.result()
             await record(session, identity)

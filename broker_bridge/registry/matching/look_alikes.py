@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.spaces import SpaceRecord
 from broker_bridge.registry.identities.model import (
     EnrollIdentity,
     Identity,
@@ -39,20 +39,25 @@ class JudgedChange:
 
     The audit details of `change` name them.
 
-    A change with `error` is not applied.
+    A change with `error` is not applied. `not_compared` are the spaces of new templates that have no limits.
     """
 
     change: IdentityChange
     look_alikes: tuple[LookAlike, ...] = ()
     error: ContractError | None = None
+    not_compared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class CheckedChange:
-    """The outcome of a change, with its look-alikes."""
+    """The outcome of a change, with its look-alikes.
+
+    `not_compared` are the spaces of new templates that have no limits: look-alikes there are not known.
+    """
 
     outcome: ChangeOutcome
     look_alikes: tuple[LookAlike, ...] = ()
+    not_compared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ class LookAlikes:
             CheckedChange(
                 next(applied) if item.error is None else ChangeOutcome(item.change, error=item.error),
                 item.look_alikes,
+                item.not_compared,
             )
             for item in judged
         ]
@@ -160,7 +166,12 @@ class LookAlikes:
             for pair in pairs.get(position, ()):
                 if pair.earlier not in rejected:
                     table.add(position, pair.owner, pair.space, pair.similarity)
-            judged.append(_judge(change, table.look_alikes_of(position), refuse=refuse))
+            judged.append(
+                replace(
+                    _judge(change, table.look_alikes_of(position), refuse=refuse),
+                    not_compared=_without_limits(change, self._spaces.cached),
+                )
+            )
             if judged[-1].error:
                 rejected.add(position)
         return judged
@@ -168,11 +179,11 @@ class LookAlikes:
     async def _batches(self, changes: Sequence[IdentityChange]) -> list[SpaceBatch]:
         """Return the new templates by space.
 
-        Unknown spaces and wrong lengths are rejected later.
+        Unknown spaces and wrong lengths are rejected later; spaces without limits are not compared.
         """
         if not any(isinstance(change, EnrollIdentity) and change.templates for change in changes):
             return []
-        dimensions = await self._spaces.dimensions()
+        records = await self._spaces.records()
         owners = await self._owners(changes)
         batches: dict[str, SpaceBatch] = {}
         for position, (change, owner) in enumerate(zip(changes, owners.user_ids, strict=True)):
@@ -180,12 +191,13 @@ class LookAlikes:
                 continue
             for template in change.templates:
                 space = template.space
-                fits = len(template.vector) == 4 * dimensions.get(space, -1)
-                if not fits or (space, template.vector) in owners.stored.get(owner, ()):
+                record = records.get(space)
+                if record is None or record.limits is None or len(template.vector) != 4 * record.dimension:
+                    continue
+                if (space, template.vector) in owners.stored.get(owner, ()):
                     continue
                 if space not in batches:
-                    limit = self._settings.similarities_in(space).look_alike
-                    batches[space] = SpaceBatch(EmbeddingSpace(space, dimensions[space]), limit)
+                    batches[space] = SpaceBatch(record.embedding_space, record.limits.look_alike)
                 consent = consent_after(owners.identities.get(owner), change, [space], self._settings.rules)
                 row = NewTemplate(template.vector, position, owner, consent[template.modality])
                 batches[space].rows.append(row)
@@ -219,6 +231,14 @@ class LookAlikes:
             other = nearest_other(row.owner, nearest)
             if other and other[1] >= batch.limit:
                 table.add(row.change, other[0], batch.space.id, other[1])
+
+
+def _without_limits(change: IdentityChange, records: Mapping[str, SpaceRecord]) -> tuple[str, ...]:
+    """Return the known spaces of new templates that have no limits."""
+    if not isinstance(change, EnrollIdentity):
+        return ()
+    spaces = {template.space for template in change.templates}
+    return tuple(sorted(space for space in spaces if space in records and records[space].limits is None))
 
 
 def _judge(change: IdentityChange, look_alikes: tuple[LookAlike, ...], *, refuse: bool) -> JudgedChange:

@@ -19,7 +19,7 @@ from broker_bridge.registry.mongo.client import Document, Mongo
 from .erasure import ErasureSubject, replace_names
 
 _NAMING_FIELDS = {"subject": 1, "before": 1, "after": 1}
-_ABOUT_PERSONS = {"what": {"$not": {"$regex": "^(device|site|job)[.]"}}}
+_ABOUT_PERSONS = {"what": {"$not": {"$regex": "^(device|site|job|space)[.]"}}}
 
 
 class ErasureSweep:

@@ -5,11 +5,13 @@ from pydantic import SecretStr
 
 from broker_bridge.bootstrap import Bridge, open_registry
 from broker_bridge.common.settings import MqttSettings
+from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mongod, Mosquitto
 from tests.conftest import FreshDevice
 from tests.integration.broker_bridge.support import SPACE, Peer, connected, running
+from tests.space_limits import ensure_with_limits
 from tests.waiting import until
 
 
@@ -33,6 +35,8 @@ def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> Bridge
 async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIterator[Registry]:
     """Open this test's registry, with its device registered."""
     opened = await open_registry(program)
+    spaces = [EmbeddingSpace(*item) for item in program.bridge.default_spaces.items()]
+    await ensure_with_limits(opened, *spaces)
     await opened.devices.register(fresh_device.id, fresh_device.site)
     yield opened
     await opened.close()

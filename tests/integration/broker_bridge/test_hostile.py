@@ -66,8 +66,9 @@ async def test_invented_spaces_do_not_make_the_heads_too_large(
 
         await peer.send("info", info)
         await until(looked_at)
-    # The settings of this bridge define one space.
-    assert (len(await registry.spaces.models()), bridge.presence.counters["space_conflicts"]) == (63, 17)
+    # The settings of this bridge define one space, and there is the built-in one.
+    assert (len(await registry.spaces.records()), bridge.presence.counters["space_conflicts"]) == (64, 18)
+    assert "face:fake-0" not in await registry.spaces.models()
 
 
 async def test_an_event_that_the_driver_would_read_as_a_reference_is_rejected(peer: Peer) -> None:

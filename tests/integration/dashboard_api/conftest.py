@@ -18,6 +18,7 @@ from broker_bridge.registry.events.model import IncomingEvent
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod
+from tests.space_limits import ensure_with_limits
 
 FACE = "face:test-8"
 GAIT = "gait:test-4"
@@ -71,8 +72,7 @@ def api_settings() -> ApiSettings:
 async def registry(mongod: Mongod, mongo_database: str) -> AsyncIterator[Registry]:
     """Yield a fresh registry with two small spaces and a key of each role."""
     opened = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
-    await opened.spaces.ensure(EmbeddingSpace(FACE, 8))
-    await opened.spaces.ensure(EmbeddingSpace(GAIT, 4))
+    await ensure_with_limits(opened, EmbeddingSpace(FACE, 8), EmbeddingSpace(GAIT, 4))
     for role, secret in KEYS.items():
         await opened.api_keys.create(role, role, secret)  # type: ignore[arg-type]
     yield opened

@@ -24,6 +24,7 @@ from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
 from tests.integration.broker_bridge.support import SPACE, Peer, connected, running
+from tests.space_limits import LIMITS
 from tests.waiting import until
 
 RECORDED_MODEL, OTHER_MODEL = "a" * 64, "b" * 64
@@ -313,26 +314,32 @@ async def receive_head(peer: Peer, matches: Callable[[Any], bool]) -> Any:
     return head
 
 
-async def test_the_first_model_is_on_record_in_the_head(
+async def test_a_model_on_record_is_in_the_head_at_once(
     peer: Peer,
     bridge: Bridge,
     registry: Registry,
     fresh_device: FreshDevice,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The first reported model is recorded and published in the head at once.
+    """The recorded model, its limits and their changes are published in the head at once.
 
-    A different model file is counted, and logged once.
+    The model file of a device is recorded never, and one that differs is counted, and logged once.
     """
 
     def info(sha256: str, software: str = "1") -> DeviceInfo:
         space = SpaceInfo(dimension=8, model_sha256=sha256)
         return DeviceInfo(site_id=fresh_device.site, software=software, spaces={SPACE: space})
 
-    await peer.send("info", info(RECORDED_MODEL), retain=True)
+    record = await registry.spaces.record(SPACE)
+    await peer.send("info", info(OTHER_MODEL, "0"), retain=True)
+    await registry.spaces.put(record.model_copy(update={"model_sha256": RECORDED_MODEL}), by="admin")
     await receive_head(
         peer, lambda head: SPACE in head.spaces and head.spaces[SPACE].model_sha256 == RECORDED_MODEL
     )
+    calibrated = LIMITS.model_copy(update={"distance": 0.5})
+    new = {"model_sha256": RECORDED_MODEL, "limits": calibrated}
+    await registry.spaces.put(record.model_copy(update=new), by="admin")
+    await receive_head(peer, lambda head: head.spaces[SPACE].limits == calibrated)
     for times in (1, 2):
         await peer.send("info", info(OTHER_MODEL, str(times)), retain=True)
 

@@ -28,6 +28,7 @@ from tests.integration.broker_bridge.enrollment.test_registration import (
     visits,
 )
 from tests.integration.broker_bridge.support import SPACE, Peer, connected, face
+from tests.space_limits import ensure_with_limits
 
 GAIT = "gait:test-8"
 
@@ -66,7 +67,7 @@ async def test_an_employee_of_one_device_reaches_the_others_within_a_second(
     async with connected(mosquitto, other_device) as second:
         for n in range(20):
             vector = axis(n % 8)
-            await registry.spaces.ensure(EmbeddingSpace(f"speaker:test-{n}", 8))
+            await ensure_with_limits(registry, EmbeddingSpace(f"speaker:test-{n}", 8))
             started = time.monotonic()
             await peer.send(
                 "enrollment/register",
@@ -89,7 +90,7 @@ async def test_further_vectors_of_the_same_face_are_added_to_an_employee(
 
     A repeated vector changes nothing.
     """
-    await registry.spaces.ensure(EmbeddingSpace(GAIT, 8))
+    await ensure_with_limits(registry, EmbeddingSpace(GAIT, 8))
     handler = new_handler(registry)
     steps = [
         (employee_request("r-1", "EMP-1", face(1).vector, display_name="Ana"), "created", 1),
@@ -174,7 +175,7 @@ async def test_concurrent_requests_at_two_workers_have_one_winner(
     open_site: FreshDevice, registry: Registry, program: BridgeProgram
 ) -> None:
     """Of two faces for a user id one is stored; of two ids for a face one is created."""
-    await registry.spaces.ensure(EmbeddingSpace(GAIT, 8))
+    await ensure_with_limits(registry, EmbeddingSpace(GAIT, 8))
     second_registry = await open_registry(program)
     workers = new_handler(registry), new_handler(second_registry)
 

@@ -6,6 +6,7 @@ from pydantic import SecretStr
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
 from deploy.local.stack import Mongod
+from tests.space_limits import ensure_with_limits
 
 SPACE = EmbeddingSpace("face:test-8", 8)
 GAIT = EmbeddingSpace("gait:test-4", 4)
@@ -24,7 +25,6 @@ def mongo_settings(mongod: Mongod, mongo_database: str) -> MongoSettings:
 async def registry(mongo_settings: MongoSettings) -> AsyncIterator[Registry]:
     """Open a fresh registry with a face and a gait space."""
     opened = await Registry.open(mongo_settings)
-    await opened.spaces.ensure(SPACE)
-    await opened.spaces.ensure(GAIT)
+    await ensure_with_limits(opened, SPACE, GAIT)
     yield opened
     await opened.close()

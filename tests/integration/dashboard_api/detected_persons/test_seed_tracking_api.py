@@ -13,6 +13,7 @@ from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod
 from tests.detected_samples import face_vector, seen, write_person
 from tests.integration.dashboard_api.conftest import Clock
+from tests.space_limits import ensure_with_limits
 
 SPACE = "face:arcface-w600k-r50"
 FIVE_O_CLOCK = datetime(2025, 11, 10, 17, 0, tzinfo=timezone.utc)
@@ -38,7 +39,7 @@ def api_settings() -> ApiSettings:
 @pytest.fixture(autouse=True)
 async def house(registry: Registry, clock: Clock) -> None:
     clock.now = FIVE_O_CLOCK
-    await registry.spaces.ensure(EmbeddingSpace(SPACE, 512))
+    await ensure_with_limits(registry, EmbeddingSpace(SPACE, 512))
 
 
 async def number_42(registry: Registry, *observations: Any) -> int:

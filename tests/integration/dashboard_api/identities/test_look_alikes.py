@@ -15,8 +15,9 @@ from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod
 from tests.integration.dashboard_api.conftest import FACE, GAIT, JPEG, FakeEmbedder, client_of, is_problem
+from tests.space_limits import ensure_with_limits
 
-TRIAL = "face:gabor-512"
+TRIAL = "face:trial-512"
 PEOPLE = "/api/v1/identities"
 PUSH = "/api/v1/identity/"
 INGEST = "/api/identities/ingest-embeddings"
@@ -179,7 +180,7 @@ async def test_the_similarity_is_that_of_the_space(
 ) -> None:  # fmt: skip
     """Limits differ by space."""
     limits = {FACE: {"same_person": 0.95, "look_alike": space_of_own}}
-    registry, own = await with_policy(app, mongod, mongo_database, api_settings, similarities=limits)
+    registry, own = await with_policy(app, mongod, mongo_database, api_settings, limits=limits)
     async with client_of(own, "admin") as client:
         await client.post(PEOPLE, json=identity("ana", unit(0)))
         received = (await client.post(PEOPLE, json=identity("ben", between(0, 1, 0.6)))).json()
@@ -192,19 +193,20 @@ async def test_the_similarity_is_that_of_the_space(
     [
         ({}, 0.69, False),
         ({}, 0.71, True),
-        ({"look_alike_similarity": 0.6}, 0.61, True),
-        ({"look_alike_similarity": 0.6}, 0.59, False),
-        ({"look_alike_similarity": 0.9, "same_person_similarity": 0.95}, 0.89, False),
-        ({"similarities": {TRIAL: {"look_alike": 0.3}}, "look_alike_similarity": 0.6}, 0.31, True),
+        ({"look_alike": 0.6}, 0.61, True),
+        ({"look_alike": 0.6}, 0.59, False),
+        ({"look_alike": 0.9, "same_person": 0.95}, 0.89, False),
     ],
 )
-async def test_a_configured_limit_precedes_that_of_the_trial_space(
+async def test_a_configured_limit_precedes_that_on_record(
     app: FastAPI, mongod: Mongod, mongo_database: str, api_settings: ApiSettings,
     limits: dict[str, Any], similarity: float, found: bool,
 ) -> None:  # fmt: skip
-    """The trial space has limits of its own in code (0.7); configured ones count more."""
-    registry, configured = await with_policy(app, mongod, mongo_database, api_settings, **limits)
-    await registry.spaces.ensure(EmbeddingSpace(TRIAL, 512))
+    """The space has 0.7 on record; configured ones count more."""
+    registry, configured = await with_policy(
+        app, mongod, mongo_database, api_settings, limits={TRIAL: limits}
+    )
+    await ensure_with_limits(registry, EmbeddingSpace(TRIAL, 512), same_person=0.75, look_alike=0.7)
     ana, ben = [0.0] * 512, [0.0] * 512
     ana[0], ben[0], ben[1] = 1.0, similarity, (1 - similarity**2) ** 0.5
     async with client_of(configured, "admin") as client:

@@ -47,10 +47,20 @@ def test_every_mistake_is_a_sentence(tmp_path: Path) -> None:
         assert part in text
 
 
-def test_a_setting_that_moved_names_its_new_section() -> None:
-    """A setting of section `bridge` in an older file is reported with its new section."""
-    with pytest.raises(SettingsError, match="same_person_similarity: now in section registry"):
-        load_settings(BridgeProgram, None, {"WFM_BRIDGE__SAME_PERSON_SIMILARITY": "0.7"})
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("BRIDGE", "SAME_PERSON_SIMILARITY", "0.7"),
+        ("REGISTRY", "SAME_PERSON_SIMILARITY", "0.7"),
+        ("REGISTRY", "LOOK_ALIKE_SIMILARITY", "0.7"),
+        ("REGISTRY", "SIMILARITIES", '{"face:x": {"same_person": 0.7}}'),
+        ("TRACKING", "FACES", '{"face:x": {"similarity": 0.7}}'),
+    ],
+)
+def test_a_setting_that_moved_names_its_new_place(section: str, key: str, value: str) -> None:
+    """A setting of an older file is reported with the place where it is now."""
+    with pytest.raises(SettingsError, match=f"{key.lower()}: .*now.* registry.limits"):
+        load_settings(BridgeProgram, None, {f"WFM_{section}__{key}": value})
 
 
 def test_required_settings_are_named_one_by_one() -> None:
@@ -88,8 +98,8 @@ def test_a_key_that_no_header_can_hold_is_a_wrong_setting(key: str) -> None:
         ({"WFM_MQTT__HOTS": "x"}, "mqtt.hots: there is no such setting; did you mean 'host'? "),
         ({"WFM_MQTT__QQQQ": "x"}, "mqtt.qqqq: there is no such setting (in the configuration file, or "),
         (
-            {"WFM_REGISTRY__SIMILARITIES": '{"face:x": {"same_preson": 0.7}}'},
-            "registry.similarities.face:x.same_preson: ",
+            {"WFM_REGISTRY__LIMITS": '{"face:x": {"same_preson": 0.7}}'},
+            "registry.limits.face:x.same_preson: ",
         ),
     ],
 )

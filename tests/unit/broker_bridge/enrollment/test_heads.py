@@ -1,13 +1,18 @@
+import json
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.digest import Digest
+from broker_bridge.contract.spaces import SpaceRecord
 from broker_bridge.enrollment.heads import HeadLedger, select_affected_sites
 from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.identities.model import EVERY_SITE, Identity, TemplateCount
 from broker_bridge.registry.mongo.versions import History
+from broker_bridge.registry.spaces import MAX_RECORDS
+from tests.space_limits import LIMITS
 
 SITES = ["north", "south", "west"]
 SPACES = ["face:a", "gait:b"]
@@ -73,15 +78,50 @@ def test_a_person_in_every_site_and_in_one_is_counted_once() -> None:
     assert ledger.head(Site("north"), HISTORY, {}).spaces["face:a"].count == 1
 
 
-def test_a_head_names_the_models_on_record() -> None:
-    """A head names models also of spaces without templates."""
-    models = {"face:a": "aa" * 32, "gait:b": "bb" * 32}
-    head = HeadLedger([person("A", 1)]).head(Site("north"), HISTORY, models)
-    assert {space: (identity.count, identity.model_sha256) for space, identity in head.spaces.items()} == {
-        "face:a": (1, "aa" * 32),
-        "gait:b": (0, "bb" * 32),
+def test_a_head_names_the_spaces_on_record() -> None:
+    """Also those without templates; a space that is only declared is left out."""
+    records = {
+        "face:a": SpaceRecord(space="face:a", dimension=4, model_sha256="aa" * 32, detector="scrfd"),
+        "gait:b": SpaceRecord(space="gait:b", dimension=8, limits=LIMITS),
+        "gait:c": SpaceRecord(space="gait:c", dimension=8),
     }
-    assert head.spaces["gait:b"].digest == "0" * 16
+    head = HeadLedger([person("A", 1)]).head(Site("north"), HISTORY, records)
+    calibrated = DEFAULT_FACE_SPACE.model_copy(update={"limits": LIMITS})
+    empty = HeadLedger()
+    assert empty.head(Site("north"), HISTORY, {DEFAULT_FACE_SPACE.space: DEFAULT_FACE_SPACE}).spaces == {}
+    assert len(empty.head(Site("north"), HISTORY, {DEFAULT_FACE_SPACE.space: calibrated}).spaces) == 1
+    own = {"count": 1, "digest": Digest(1, 5).hex, "people": 1}
+    none = {"count": 0, "digest": "0" * 16, "people": 0}
+    assert {space: json.loads(one.to_json()) for space, one in head.spaces.items()} == {
+        "face:a": own | {"model_sha256": "aa" * 32, "dimension": 4, "detector": "scrfd"},
+        "gait:b": none | {"dimension": 8, "limits": LIMITS.model_dump()},
+    }
+
+
+def test_a_head_counts_the_people_of_its_site() -> None:
+    """Those without a template too: a camera can tell that none is enrolled in its space."""
+    without = replace(person("B", 2, ("north",)), holdings=())
+    ledger = HeadLedger([person("A", 1), without, person("C", 3, ("south",))])
+    head = ledger.head(Site("north"), HISTORY, {})
+    assert (head.people, head.spaces["face:a"].people) == (2, 1)
+    ledger.update(replace(person("A", 4), deleted=True))
+    head = ledger.head(Site("north"), HISTORY, {})
+    assert (head.people, head.spaces) == (1, {})
+
+
+def test_a_head_stays_small() -> None:
+    """With every space that can be on record, and 64 that only have templates."""
+    holdings = tuple(TemplateCount(f"face:{n:02}{'x' * 40}", Digest(1, n + 1)) for n in range(64))
+    records = {
+        space: SpaceRecord(
+            space=space, dimension=512, model_sha256="aa" * 32, detector="cascade", alignment="landmarks",
+            limits=LIMITS,
+        )
+        for space in (f"face:record-{n}" for n in range(MAX_RECORDS))
+    }  # fmt: skip
+    head = HeadLedger([replace(person("A", 1), holdings=holdings)]).head(Site("north"), HISTORY, records)
+    assert len(head.spaces) == 64 + MAX_RECORDS
+    assert len(head.to_json()) < 24 * 1024
 
 
 def test_a_head_has_the_policy_of_an_open_site() -> None:

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from broker_bridge.contract.embeddings import Vector
+from broker_bridge.contract.spaces import SpaceLimits
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, ObservedFace
-from broker_bridge.registry.detected_persons.settings import FaceLimits, TrackingSettings
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.tracking.active_person import ActivePerson
 from broker_bridge.tracking.active_set import ActiveSet
+from tests.space_limits import LIMITS, tracked_limits
 from tests.tracking_samples import SPACE, Faces, observed
 
 LEFT, RIGHT = Box(100, 100, 80, 100), Box(900, 100, 80, 100)
@@ -22,8 +24,9 @@ def faces() -> Faces:
 class Scene:
     """Active persons for one test."""
 
-    def __init__(self, settings: TrackingSettings | None = None) -> None:
-        self.active = ActiveSet(settings or TrackingSettings())
+    def __init__(self, settings: TrackingSettings | None = None, limits: SpaceLimits = LIMITS) -> None:
+        settings = settings or TrackingSettings()
+        self.active = ActiveSet(settings, tracked_limits(SPACE, limits, settings))
 
     def add(self, global_id: int, *known: Vector) -> ActivePerson:
         face = FaceCentroid.from_vector(SPACE, known[0], 0.9)
@@ -247,7 +250,6 @@ def test_a_space_of_another_dimension_is_another(faces: Faces) -> None:
 
 
 def test_each_space_has_its_own_threshold(faces: Faces) -> None:
-    settings = TrackingSettings(faces={SPACE: FaceLimits(similarity=0.8)})
-    scene, face = Scene(settings), faces.person()
+    scene, face = Scene(limits=LIMITS.model_copy(update={"tracked_similarity": 0.8})), faces.person()
     scene.add(42, face)
     assert scene.assign(observed(faces.like(face, 0.75))) is None

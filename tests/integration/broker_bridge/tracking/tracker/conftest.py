@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
 from deploy.local.stack import Mongod
+from tests.space_limits import ensure_with_limits
 from tests.tracking_samples import SPACE, Faces
 
 
@@ -14,7 +15,7 @@ from tests.tracking_samples import SPACE, Faces
 async def registry(mongod: Mongod, mongo_database: str) -> AsyncIterator[Registry]:
     """Open a fresh registry with the space of the samples and a running search."""
     opened = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
-    await opened.spaces.ensure(EmbeddingSpace(SPACE, 512))
+    await ensure_with_limits(opened, EmbeddingSpace(SPACE, 512))
     following = asyncio.create_task(opened.face_search.follow_changes())
     yield opened
     following.cancel()

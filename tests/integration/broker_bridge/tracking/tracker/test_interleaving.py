@@ -11,7 +11,6 @@ from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import Box
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
-from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.tracking.tracker import Tracker
 from tests.tracking_samples import BEGAN, SPACE, Faces, at, observed, unit
 
@@ -22,7 +21,7 @@ async def tracker(registry: Registry) -> Tracker:
 
 
 def new_tracker(registry: Registry) -> Tracker:
-    return Tracker(registry, TrackingSettings(), RegistrySettings())
+    return Tracker(registry, TrackingSettings())
 
 
 async def enroll(registry: Registry, user_id: str, vector: Vector) -> None:
@@ -107,7 +106,7 @@ async def test_a_tracker_that_lost_its_lease_creates_no_person(
 ) -> None:
     """Another tracker has assigned them meanwhile, under another id."""
     holds = True
-    frozen = Tracker(registry, TrackingSettings(), RegistrySettings(), may_track=lambda: holds)
+    frozen = Tracker(registry, TrackingSettings(), may_track=lambda: holds)
 
     async def freeze() -> None:
         nonlocal holds

@@ -1,7 +1,5 @@
 """Run seed 004's scenarios on a real MongoDB and in simulated time."""
 
-from dataclasses import replace
-
 import pytest
 
 from broker_bridge.contract.embeddings import Vector
@@ -9,13 +7,13 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.model import Box
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
-from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.tracking.tracker import Tracker
+from tests.space_limits import ensure_with_limits
 from tests.tracking_samples import BEGAN, SPACE, Faces, at, observed
 
 
 def new_tracker(registry: Registry) -> Tracker:
-    return Tracker(registry, TrackingSettings(), RegistrySettings())
+    return Tracker(registry, TrackingSettings())
 
 
 @pytest.fixture
@@ -352,7 +350,7 @@ async def test_an_identity_joins_its_persons_of_two_spaces(
     person, in_other = faces.person(), faces.person()
     for space, vector in ((SPACE, person), (other, in_other)):
         template = Template(space, vector.astype("<f4").tobytes())
-        await registry.spaces.ensure(replace(await registry.spaces.get(SPACE), id=space))
+        await ensure_with_limits(registry, EmbeddingSpace(space, 512))
         await registry.identities.enroll(EnrollIdentity("EMP-12345", (template,)))
     await tracker.match_or_create(observed(faces.like(person, 0.9)))
     told = await tracker.match_or_create(observed(faces.like(in_other, 0.9), at=2, camera="2", space=other))

@@ -18,11 +18,10 @@ from broker_bridge.registry.edge_registration.employees import (
     requested_user_id,
 )
 from broker_bridge.registry.identities.model import Identity, IdentityMerge, IdentityRecord, Template
-from broker_bridge.registry.settings import SimilarityLimits
 from broker_bridge.vectors.index import Nearest
+from tests.space_limits import LIMITS
 
 AT = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
-LIMITS = SimilarityLimits(same_person=0.65, look_alike=0.5)
 SPACE = "face:test-4"
 VECTOR = normalise([1.0, 0.0, 0.0, 0.0], 4)
 IDENTITY = Identity("EMP-1", 3, ("lobby",), ("lobby",))

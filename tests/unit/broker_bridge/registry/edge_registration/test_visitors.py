@@ -16,11 +16,11 @@ from broker_bridge.registry.edge_registration.visitors import (
     new_visitor_id,
     visit_of,
 )
-from broker_bridge.registry.settings import RegistrySettings, SimilarityLimits
+from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.vectors.index import Nearest
+from tests.space_limits import LIMITS
 
 AT = datetime(2026, 1, 15, 10, 0, 0, 123_456, tzinfo=timezone.utc)
-LIMITS = SimilarityLimits(same_person=0.65, look_alike=0.5)
 REQUEST = RegisterIdentity(request_id="r-1", space="face:test-4", vector=b"\0" * 16, kind="visitor")
 
 
@@ -68,9 +68,9 @@ def test_a_face_equally_near_to_two_identities_is_ambiguous(runner_up: float, re
 
 def test_the_search_reaches_as_far_down_as_the_decision() -> None:
     """The runner-up that decides the margin is found exactly too."""
-    assert LIMITS.floor == 0.5
-    assert SimilarityLimits(same_person=0.65, look_alike=0.65).floor == pytest.approx(0.6)
-    assert SimilarityLimits(same_person=0.02, look_alike=0.01).floor == 0.0
+    assert LIMITS.enrollment_floor == 0.5
+    assert LIMITS.model_copy(update={"look_alike": 0.65}).enrollment_floor == pytest.approx(0.6)
+    assert LIMITS.model_copy(update={"same_person": 0.02, "look_alike": 0.01}).enrollment_floor == 0.0
 
 
 def test_a_visit_is_a_valid_event_that_a_repeat_does_not_double() -> None:
@@ -100,24 +100,19 @@ def test_a_visitor_belongs_to_the_site_of_the_camera_alone() -> None:
     assert len({new_visitor_id() for _ in range(100)}) == 100
 
 
-def test_similarities_are_those_of_the_space_else_the_general_ones() -> None:
-    """A space with an entry of its own does not follow the general limits."""
-    own = SimilarityLimits(same_person=0.7, look_alike=0.6)
-    settings = RegistrySettings(same_person_similarity=0.66, similarities={"face:own": own})
-    assert settings.similarities_in("face:own") == own
-    general = settings.similarities_in("face:other")
-    assert (general.same_person, general.look_alike) == (0.66, 0.5)
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"same_person_similarity": 0.4},
-        {"similarities": {"face:own": {"same_person": 0.4, "look_alike": 0.5}}},
-        {"look_alike_similarity": 1.5},
+        {"same_person": 0.4, "look_alike": 0.5},
+        {"tracked_similarity": 0.4, "tracked_by_position": 0.5},
+        {"look_alike": 1.5},
+        {"same_person": -0.1},
+        {"distance": 2.1},
+        {"distance": float("nan")},
+        {"margin": True},
     ],
 )
-def test_similarities_in_the_wrong_order_are_refused_at_start(wrong: dict[str, object]) -> None:
+def test_limits_in_the_wrong_order_are_refused_at_start(wrong: dict[str, object]) -> None:
     """A look-alike that is nearer than the person itself makes no sense."""
-    with pytest.raises(ValidationError, match=r"look_alike|less than or equal"):
-        RegistrySettings.model_validate(wrong)
+    with pytest.raises(ValidationError, match=r"must be at most|than or equal|finite|not be true"):
+        RegistrySettings.model_validate({"limits": {"face:own": wrong}})
