@@ -16,7 +16,7 @@ from tests.waiting import until
 async def test_an_enrollment_reaches_the_site_as_delta_and_head(peer: Peer, registry: Registry) -> None:
     """The delta continues the last head; the next head has the digest of its contents."""
     first = await peer.receive("sync_head")
-    assert (first.version, first.spaces) == (0, {})
+    assert (first.version, first.people, first.spaces[SPACE].count) == (0, 0, 0)
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One", flag="red"))
     delta = await peer.receive("sync_delta")
     assert (delta.epoch, delta.prev_version, delta.version, delta.removals) == (first.epoch, 0, 1, [])

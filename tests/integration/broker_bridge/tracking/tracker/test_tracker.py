@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker_bridge.contract.embeddings import Vector
+from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.model import Box
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
