@@ -45,12 +45,12 @@ class SpaceLimits(WireModel):
 
     @property
     def enrollment_floor(self) -> float:
-        """The similarity down to which the best and second identity must be found exactly."""
+        """The similarity down to which the two nearest identities count."""
         return max(0.0, min(self.look_alike, self.same_person - self.margin))
 
     @property
     def tracking_floor(self) -> float:
-        """The similarity down to which the best and second detected person must be found exactly."""
+        """The similarity down to which the two nearest detected persons count."""
         return self.tracked_similarity - self.tracked_margin
 
     @model_validator(mode="after")

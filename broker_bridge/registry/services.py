@@ -116,7 +116,7 @@ class DetectedPersonServices:
 
 @dataclass(frozen=True)
 class PrivacyServices:
-    """Erasure, export and purge of personal data, and removal of spaces with their vectors."""
+    """Erasure, export and purge of personal data, and removal of spaces."""
 
     erasures: Erasures
     personal_data_export: PersonalDataExport

@@ -16,7 +16,7 @@ _ORDERED = (("look_alike", "same_person"), ("tracked_by_position", "tracked_simi
 
 
 class ConfiguredLimits(Section):
-    """Limits of a space, all or some; they come before those on record. See SpaceLimits."""
+    """Limits of a space, all or some, over those on record; see SpaceLimits."""
 
     distance: Distance | None = None
     margin: Similarity | None = None

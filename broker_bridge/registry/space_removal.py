@@ -115,7 +115,10 @@ class SpaceRemoval:
         return int(found.deleted_count)
 
     async def _forget(self, record: SpaceRecord, counts: tuple[int, int], faces: int, by: str) -> bool:
-        """Delete the record unless a template was enrolled meanwhile; return whether it is gone."""
+        """Delete the record unless a template was enrolled meanwhile.
+
+        Returns whether it is gone.
+        """
 
         async def work(session: Any) -> bool:
             await self._versions.take(session)

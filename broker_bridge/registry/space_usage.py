@@ -8,7 +8,7 @@ from .mongo.client import Mongo
 
 @dataclass(frozen=True)
 class SpaceUse:
-    """The use of one space: enrolled templates and identities, and the devices that declare it."""
+    """The use of one space: templates, identities, and the devices that declare it."""
 
     templates: int = 0
     identities: int = 0

@@ -67,7 +67,10 @@ class SpaceRegistry:
         return self._cached
 
     async def record(self, space_id: str) -> SpaceRecord:
-        """Return the space with the limits that hold. Raises ContractError(`space-unknown`)."""
+        """Return the space with the limits that hold.
+
+        Raises ContractError(`space-unknown`).
+        """
         records = await self.records()
         if space_id not in records:
             raise self.unknown(space_id, records)
@@ -158,10 +161,10 @@ class SpaceRegistry:
         return await self.ensure_record(SpaceRecord(space=space.id, dimension=space.dimension))
 
     async def put(self, new: SpaceRecord, *, by: str) -> tuple[SpaceRecord, bool]:
-        """Replace the record of a space; return it with the limits that hold, and whether it is new.
+        """Replace the record of a space.
 
-        Raises ContractError: `space-mismatch` for another dimension or model file while vectors of the space
-        are stored, `spaces-too-many`.
+        Returns it with the limits that hold, and whether it is new. Raises ContractError: `space-mismatch`
+        for another dimension or model file while vectors of the space are stored, `spaces-too-many`.
         """
         _check_default(new)
 
@@ -212,7 +215,10 @@ class SpaceRegistry:
 
 
 def _check_default(new: SpaceRecord) -> None:
-    """Raise ContractError(`space-mismatch`) for another model under the name of the built-in one."""
+    """Refuse another model under the name of the built-in one.
+
+    Raises ContractError(`space-mismatch`).
+    """
     if new.space != DEFAULT_FACE_SPACE.space:
         return
     if _makes_other_vectors(DEFAULT_FACE_SPACE, new):
@@ -221,7 +227,10 @@ def _check_default(new: SpaceRecord) -> None:
 
 
 def _makes_other_vectors(before: SpaceRecord, new: SpaceRecord) -> bool:
-    """Return whether vectors under the two records do not compare; an unknown hash is no difference."""
+    """Return whether vectors under the two records do not compare.
+
+    An unknown hash is no difference.
+    """
     is_other_file = None not in (before.model_sha256, new.model_sha256) and (
         before.model_sha256 != new.model_sha256
     )
@@ -249,7 +258,10 @@ def _has_record(record: SpaceRecord) -> bool:
 
 
 def _from_document(found: Document) -> SpaceRecord:
-    """Return the record of a document; one of an earlier release has a dimension and a hash."""
+    """Return the record of a document.
+
+    One of an earlier release has a dimension, and if known a hash.
+    """
     fields = {name: found[name] for name in _FIELDS if found.get(name) is not None}
     return SpaceRecord.model_validate({"space": found["_id"], **fields})
 

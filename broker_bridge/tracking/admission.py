@@ -116,9 +116,9 @@ class ObservationAdmission:
             await self._registry.spaces.records()
 
     async def refresh(self) -> None:
-        """Read all known cameras and all spaces again: some move, some are removed, limits change.
+        """Read all known cameras and all spaces again.
 
-        Raises RegistryError.
+        Some move, some are removed, limits change. Raises RegistryError.
         """
         await self._read_sites(self._sites)
         await self._registry.spaces.records()

@@ -18,9 +18,9 @@ class LookAlikeNote(View):
 
 
 class ComparedView(View):
-    """An answer that says in which spaces of new vectors no look-alike was searched: they have no limits.
+    """An answer that names the spaces of new vectors that have no limits.
 
-    `not_compared` is left out where all were searched.
+    No look-alike was searched there. `not_compared` is left out if there is no such space.
     """
 
     not_compared: list[str] = Field(default_factory=list)

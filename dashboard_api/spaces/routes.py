@@ -61,7 +61,7 @@ async def record(
     key: Annotated[ApiKey, MAY_ADMINISTER],
     response: Response,
 ) -> SpaceView:
-    """Record what the vectors of a space are made with, and the limits of decisions in it.
+    """Record what makes the vectors of a space, and its limits.
 
     The record is replaced as a whole: what the body lacks is not on record any more. Cameras and trackers
     follow at once. Another dimension or model file is a 409 while vectors of the space are stored. Limits in
@@ -88,10 +88,11 @@ async def remove(
     settings: SettingsDep,
     key: Annotated[ApiKey, MAY_ADMINISTER],
 ) -> RemovedSpaceView:
-    """Remove a space with everything in it: its record, all templates, the faces of detected persons.
+    """Remove a space with everything in it.
 
-    Cameras drop the templates by sync. The default space of a modality, and a space that a device declares,
-    are a 409. A removal that was interrupted is continued by the next one.
+    These are its record, all templates and the faces of detected persons. Cameras drop the templates by
+    sync. The default space of a modality, and a space that a device declares, are a 409. A removal that
+    was interrupted is continued by the next one.
     """
     await _find(spaces, space)
     _check_unused(space, (await usage.by_space()).get(space, SpaceUse()), settings)
@@ -112,7 +113,7 @@ async def _find(spaces: SpaceRegistry, space: str) -> SpaceRecord:
 
 
 def _check_unused(space: str, use: SpaceUse, settings: ApiSettings) -> None:
-    """Raise ContractError(`space-in-use`) for a space that enrollment or a device works with."""
+    """Raise ContractError(`space-in-use`) for a default or declared space."""
     if space in settings.default_spaces.values():
         detail = f"{space} is in api.default_spaces: give the API another default space first"
         raise ContractError(SPACE_IN_USE, detail)

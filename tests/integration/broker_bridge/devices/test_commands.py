@@ -321,7 +321,7 @@ async def test_a_model_on_record_is_in_the_head_at_once(
     fresh_device: FreshDevice,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The recorded model, its limits and their changes are published in the head at once.
+    """So are its limits.
 
     The model file of a device is recorded never, and one that differs is counted, and logged once.
     """

@@ -43,7 +43,7 @@ async def test_a_device_settles_nothing_but_the_dimension(registry: Registry) ->
 
 
 async def test_the_record_beside_a_model_fills_in_what_is_missing(registry: Registry) -> None:
-    """Newer shipped limits replace shipped ones, never calibrated ones or those of another file."""
+    """Newer shipped limits replace shipped ones, and no others."""
     assert await registry.spaces.ensure_record(SHIPPED) == SHIPPED
     newer = changed(SHIPPED, limits=LIMITS.model_copy(update={"distance": 0.5}))
     assert await registry.spaces.ensure_record(newer) == newer
@@ -92,7 +92,7 @@ async def test_configured_limits_precede_recorded_ones(
 
 
 async def test_an_enrollment_at_the_moment_of_a_change_fits_the_record(registry: Registry) -> None:
-    """Either the template is written first and the change refused, or it has the new dimension."""
+    """Either the change is refused, or the template."""
     for n in range(6):
         space = f"face:race-{n}"
         await registry.spaces.ensure(EmbeddingSpace(space, 4))
@@ -108,7 +108,7 @@ async def test_an_enrollment_at_the_moment_of_a_change_fits_the_record(registry:
 
 
 async def test_an_enrollment_during_a_removal_leaves_no_template(registry: Registry) -> None:
-    """A template that comes in meanwhile is removed too, or refused since its space is gone."""
+    """A template that comes in meanwhile is removed too, or refused."""
     for n in range(4):
         space = f"face:gone-{n}"
         await registry.spaces.ensure(EmbeddingSpace(space, 4))

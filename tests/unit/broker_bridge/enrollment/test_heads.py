@@ -99,7 +99,7 @@ def test_a_head_names_the_spaces_on_record() -> None:
 
 
 def test_a_head_counts_the_people_of_its_site() -> None:
-    """Those without a template too: a camera can tell that none is enrolled in its space."""
+    """Also those without a template in a space."""
     without = replace(person("B", 2, ("north",)), holdings=())
     ledger = HeadLedger([person("A", 1), without, person("C", 3, ("south",))])
     head = ledger.head(Site("north"), HISTORY, {})
