@@ -8,7 +8,7 @@ from rich.console import Console
 
 from broker_bridge.common.programs.cli import Config
 from broker_bridge.contract.spaces import SpaceRecord
-from fleet.api_client import ApiClient
+from fleet.api_client import ApiClient, RegisteredSpace
 from fleet.common import exit_on_error, open_api
 from fleet.errors import CannotRunError
 
@@ -76,9 +76,19 @@ def calibrate(  # noqa: PLR0917  # typer reads the options from the arguments
             new = calibration.calibrated_record()
             call(api, lambda: api.put_space(new))
             typer.echo(f"written to the record of {new.space}: cameras get it with the next head")
+            _tell_configured(call(api, lambda: api.space(new.space)), new)
         if beside is not None:
             write_record(beside, new)
             typer.echo(f"written to {beside}")
+
+
+def _tell_configured(found: RegisteredSpace | None, written: SpaceRecord) -> None:
+    """Say so if a configuration comes before the limits that were written."""
+    if found is not None and found.limits != written.limits:
+        typer.echo(
+            f"these limits do not hold: registry.limits of a configuration names others for {written.space}",
+            err=True,
+        )
 
 
 def _calibrate_offline(  # noqa: PLR0917  # as many values as a calibration has

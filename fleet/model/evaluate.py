@@ -86,6 +86,8 @@ def evaluate(  # noqa: PLR0917  # typer reads the options from the arguments
 
 def _check_folders(*files: str | None) -> None:
     """Raise CannotRunError for a file in no folder: a measurement takes minutes."""
+    if files[0] is not None and files[0] == files[1]:
+        raise CannotRunError(f"--picture and --json both name {files[0]}: name two files")
     for file in files:
         if file is not None and file != "-" and not Path(file).parent.is_dir():
             raise CannotRunError(f"{file}: cannot be written: there is no folder {Path(file).parent}")

@@ -13,7 +13,7 @@ from broker_bridge.common.programs.cli import Config
 from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.spaces import Alignment, DetectorName, LimitsSource, SpaceRecord
-from fleet.api_client import ApiClient, RegisteredSpace
+from fleet.api_client import RegisteredSpace
 from fleet.common import exit_on_error, open_api
 from fleet.errors import CannotRunError
 
@@ -63,8 +63,8 @@ def add_model(  # noqa: PLR0917  # typer reads the options from the arguments
     """Record a model: measure its dimension and SHA-256, and name its space.
 
     The record goes to the registry, where every camera and the API learn it, and as JSON beside the model
-    file. A record that lies there already is used; the options change it with --force. Limits that were
-    calibrated for this model stay in the registry. Needs a key of an admin.
+    file. A record that lies there already is used; the options change it with --force. The limits that the
+    registry has for this model stay there, unless --limits names others. Needs a key of an admin.
 
     Status 0: recorded; 2: it could not run.
     """
@@ -78,7 +78,9 @@ def add_model(  # noqa: PLR0917  # typer reads the options from the arguments
             raise CannotRunError(f"{path} has another record of this model: --force replaces it")
         if not offline:
             with open_api(context, config, Console(stderr=True)) as api:
-                record_space(api, _keep_limits(record, call(api, lambda: api.space(record.space))))
+                registered = call(api, lambda: api.space(record.space))
+                new = record if limits is not None else _keep_limits(record, registered)
+                call(api, lambda: api.put_space(new))
         write_record(path, record)
     where = "" if offline else " and in the registry"
     typer.echo(
@@ -123,17 +125,10 @@ def _make_record(
 
 
 def _keep_limits(record: SpaceRecord, registered: RegisteredSpace | None) -> SpaceRecord:
-    """Return `record`, with limits that the registry has calibrated for its model."""
-    source = registered.source if registered else None
-    is_same = registered is not None and registered.model_sha256 == record.model_sha256
-    if registered is None or not is_same or source is None or source.kind != "calibrated":
+    """Return `record` with the limits that the registry has for its model."""
+    if registered is None or registered.limits is None or registered.model_sha256 != record.model_sha256:
         return record
-    return record.model_copy(update={"limits": registered.limits, "source": source})
-
-
-def record_space(api: ApiClient, record: SpaceRecord) -> None:
-    """Write a record to the registry; raises CannotRunError."""
-    call(api, lambda: api.put_space(record))
+    return record.model_copy(update={"limits": registered.limits, "source": registered.source})
 
 
 def list_models(

@@ -54,10 +54,10 @@ def draw_roc(canvas: Canvas, area: Area, evaluation: Evaluation, measured: Measu
         x, y = axes.place(eer, 1 - eer)
         canvas.dot((x, y), RED, 5)
         text = f"EER {eer:.1%}"
-        if x + 14 + canvas.width_of(text, 10.5) < area.right:
-            canvas.text((x + 14, y + 18), text, RED, 10.5)
-        else:
-            canvas.text((x - 14, y - 8), text, RED, 10.5, align="right")
+        width = canvas.width_of(text, 10.5)
+        left = x + 16 if x + 22 + width < area.right else x - 16 - width
+        canvas.box(Area(left - 5, y + 9, left + width + 5, y + 31), PANEL, 0.9)
+        canvas.text((left, y + 25), text, RED, 10.5)
 
 
 def _floor(evaluation: Evaluation, lowest: float) -> float:

@@ -200,6 +200,11 @@ def test_a_file_that_cannot_be_written_is_told_before_the_measurement(tmp_path: 
     assert "there is no folder" in refused.output
 
 
+def test_one_file_for_picture_and_json_is_refused(tmp_path: Path) -> None:
+    refused = run(tmp_path, "--picture", "-", "--json", "-")
+    assert (refused.exit_code, "name two files" in refused.output) == (2, True)
+
+
 @pytest.mark.parametrize("stage", ["embedding", "bootstrap"])
 def test_ctrl_c_ends_quietly(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
