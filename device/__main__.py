@@ -27,6 +27,7 @@ with PROGRAM.imports():
     from broker_bridge.common.programs.signals import Reload, on_hangup
     from broker_bridge.common.settings import LogSettings, MqttSettings, Settings, load_settings
     from broker_bridge.common.watchdog import end_within
+    from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
     from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 
     from .bootstrap import build, database_path, sole_owner
@@ -116,8 +117,8 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
     count: Annotated[int, typer.Option(min=0, help="Events over all devices; 0: without end.")] = 0,
     data_dir: Path = Path("data/simulator"),
     image_kb: Annotated[int, typer.Option(min=0, max=190)] = 0,
-    space: str = "face:gabor-512",
-    dimension: Annotated[int, typer.Option(min=1, max=4096)] = 512,
+    space: str = DEFAULT_FACE_SPACE.space,
+    dimension: Annotated[int, typer.Option(min=1, max=4096)] = DEFAULT_FACE_SPACE.dimension,
     ledger: Annotated[Path | None, typer.Option(help="Each event id, once the outbox has it.")] = None,
     settle_seconds: Annotated[float, typer.Option(min=0, help="Wait so long for receipts.")] = 30.0,
     heartbeat_seconds: Annotated[float, typer.Option(min=0.1)] = HEARTBEAT_SECONDS,

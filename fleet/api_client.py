@@ -89,8 +89,11 @@ class BegunEpoch(_BulkAnswer):
     version: int
 
 
-class _Photo(_BulkAnswer):
+class AddedPhoto(_BulkAnswer):
+    """The version of the identity with the photo, and the identities that it resembles."""
+
     version: int
+    look_alikes: list[LookAlikeItem] = []
 
 
 class _ApiProblem(_BulkAnswer):
@@ -150,10 +153,10 @@ class ApiClient:
             )
         return answer
 
-    def add_photo(self, user_id: str, data: bytes, media_type: str) -> int:
-        """Add a photo and return the new version of the identity; raises ApiRefusedError."""
+    def add_photo(self, user_id: str, data: bytes, media_type: str) -> AddedPhoto:
+        """Add a photo to the identity; raises ApiRefusedError."""
         path = f"{IDENTITIES_PATH}/{quote(user_id, safe='')}/photos"
-        return self._parse(_Photo, self._send("POST", path, data, {"Content-Type": media_type})).version
+        return self._parse(AddedPhoto, self._send("POST", path, data, {"Content-Type": media_type}))
 
     def export_page(self, cursor: str | None, *, vectors: bool) -> ExportedPage:
         """Return the next page of an export; raises ApiRefusedError."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from broker_bridge.contract.errors import FILE_INVALID
 
-from .api_client import ApiClient, ImportItem
+from .api_client import ApiClient, ImportItem, LookAlikeItem
 from .errors import ApiRefusedError, CannotRunError, FileRefusedError
 from .import_source import ImportCandidate, ImportRefusal, ImportSource, PhotoFile, SourceEntry
 from .readers.files import read_photo
@@ -77,9 +77,7 @@ class Importer:
         if item.result == "refused":
             self._add_refusal(candidate, item.code, item.detail)
             return
-        for near in item.look_alikes[:1]:
-            detail = f"looks like {near.nearest_user_id} (similarity {near.similarity:.2f} in {near.space})"
-            self._report.add_warning(ImportRefusal(candidate.where, candidate.user_id, LOOK_ALIKE, detail))
+        self._add_look_alikes(candidate.where, candidate.user_id, item.look_alikes)
         if item.similar_ids:
             detail = f"its id resembles {', '.join(item.similar_ids)}: check whether it is the same person"
             self._report.add_warning(ImportRefusal(candidate.where, candidate.user_id, SIMILAR_ID, detail))
@@ -107,10 +105,18 @@ class Importer:
         except ApiRefusedError as error:
             self._report.add_refusal(ImportRefusal(where, candidate.user_id, error.code, error.detail))
         else:
-            self._report.photos["unchanged" if added == version else "added"] += 1
-            return added
+            # The photo shows it, where the identity itself had no face yet.
+            self._add_look_alikes(where, candidate.user_id, added.look_alikes)
+            self._report.photos["unchanged" if added.version == version else "added"] += 1
+            return added.version
         self._report.photos["refused"] += 1
         return version
+
+    def _add_look_alikes(self, where: str, user_id: str, found: Sequence[LookAlikeItem]) -> None:
+        """Report every identity that the new face resembles."""
+        for near in found:
+            detail = f"looks like {near.nearest_user_id} (similarity {near.similarity:.2f} in {near.space})"
+            self._report.add_warning(ImportRefusal(where, user_id, LOOK_ALIKE, detail))
 
     def _add_refusal(self, candidate: ImportCandidate, code: str, detail: str) -> None:
         self._report.add_refusal(ImportRefusal(candidate.where, candidate.user_id, code, detail))

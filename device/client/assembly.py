@@ -13,7 +13,7 @@ from broker_bridge.contract.messages import SpaceInfo
 from device.enrollment.gallery_state import OnGallery, ignore_rows
 from device.enrollment.sync_manager import SyncManager
 from device.enrollment.sync_requests import SyncOptions
-from device.mqtt.config import DEFAULT_SITE, IoTClientConfig, arcface
+from device.mqtt.config import DEFAULT_SITE, IoTClientConfig, default_spaces
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
 
@@ -79,7 +79,7 @@ class SyncManagerFactory:
         """Return sync manager, database and running client of one device.
 
         The client's `stop` closes all three. `broker_url`, `api_key` and `ca_file` are those of
-        `IoTClientConfig`. `spaces` is `{space: dimension}`, by default the space of seed 003's ArcFace.
+        `IoTClientConfig`. `spaces` is `{space: dimension}`, by default the API's own space of faces.
         Raises ValueError for the URL or an id, SettingsError for `ca_file`, StoreError for the database.
         """
         infos = {space: SpaceInfo(dimension=dimension) for space, dimension in (spaces or {}).items()}
@@ -89,7 +89,7 @@ class SyncManagerFactory:
             api_key=api_key,
             ca_file=ca_file,
             site_id=site_id,
-            spaces=infos or arcface(),
+            spaces=infos or default_spaces(),
             db_path=Path(db_path),
             dev_mode=dev_mode,
         )

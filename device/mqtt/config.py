@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from broker_bridge.common.masking import ENCODING_HINT
 from broker_bridge.common.retry import Backoff
 from broker_bridge.common.settings import MqttSettings, SettingsError
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.ids import DEVICE_ID
 from broker_bridge.contract.messages import SpaceInfo
 
@@ -21,9 +22,9 @@ _URL = f"a broker URL is mqtt://[user:password@]host[:port], or mqtts:// for TLS
 _SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
-def arcface() -> dict[str, SpaceInfo]:
-    """Return the space of seed 003's model ArcFace, of 512 dimensions."""
-    return {"face:arcface": SpaceInfo(dimension=512)}
+def default_spaces() -> dict[str, SpaceInfo]:
+    """Return the space that the API enrolls faces in by default."""
+    return {DEFAULT_FACE_SPACE.space: SpaceInfo(dimension=DEFAULT_FACE_SPACE.dimension)}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class IoTClientConfig:
     ca_file: InitVar[str | Path | None] = None
     site_id: str = DEFAULT_SITE
     mqtt: MqttSettings = field(default_factory=MqttSettings)
-    spaces: Mapping[str, SpaceInfo] = field(default_factory=arcface)
+    spaces: Mapping[str, SpaceInfo] = field(default_factory=default_spaces)
     db_path: Path = Path("device.db")
     software: str = "wfm-fleet"
     hardware: str | None = None

@@ -22,6 +22,7 @@ from pymongo import MongoClient
 from skimage.data import astronaut
 
 from broker_bridge.common.clock import utc_now
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import normalise, to_array
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event
@@ -127,7 +128,7 @@ b64_image = compress_image_for_event(
 """
 
 DEVICE = "cam-001"
-SPACE = "face:arcface"
+SPACE = DEFAULT_FACE_SPACE.space
 VECTOR = normalise(np.random.default_rng(3).normal(size=512), 512)
 
 
@@ -209,7 +210,6 @@ def mongo(
         "WFM_MONGO__URI": mongod.uri,
         "WFM_MONGO__DATABASE": mongo_database,
         "WFM_BRIDGE__AUTO_REGISTER": "true",
-        "WFM_BRIDGE__DEFAULT_SPACES": '{"face:arcface": 512}',
     }
     bridge = start_program([sys.executable, "-m", "broker_bridge"], environment, "bridge")
     bridge.wait_for_line("connected to the broker")

@@ -207,6 +207,18 @@ def test_a_look_alike_is_imported_with_a_warning(api: Api, tmp_path: Path) -> No
     assert "warnings: look-alike" in result.stderr
 
 
+def test_a_photo_of_a_look_alike_is_imported_with_a_warning(api: Api, tmp_path: Path) -> None:
+    """A folder of photos drops no look-alike: the warning names the photo."""
+    for user_id in ("EMP-1", "EMP-2"):
+        (tmp_path / "people" / user_id).mkdir(parents=True)
+        (tmp_path / "people" / user_id / "portrait.jpg").write_bytes(portrait())
+    result = api.run("import", tmp_path / "people", "--report", tmp_path / "report")
+    (warning,) = read_jsonl(tmp_path / "report")
+    assert (result.exit_code, warning["refused"], warning["code"]) == (0, False, "look-alike")
+    assert (warning["where"], warning["user_id"]) == ("EMP-2/portrait.jpg", "EMP-2")
+    assert warning["detail"].startswith("looks like EMP-1 (similarity ")
+
+
 def test_lines_are_read_from_and_written_to_a_pipe(api: Api) -> None:
     """With `-`, standard output carries nothing but identities."""
     sent = json.dumps(identity(1)).encode()

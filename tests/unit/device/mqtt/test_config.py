@@ -6,6 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 from broker_bridge.common.settings import MqttSettings
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
+from dashboard_api.settings import ApiSettings
 from device.mqtt.config import IoTClientConfig, mqtt_settings
 
 
@@ -101,7 +103,8 @@ def test_no_secret_is_shown() -> None:
 
 
 def test_defaults_fit_the_firmware_examples() -> None:
-    """The defaults are ArcFace's space, a site and a file in the working directory."""
+    """The defaults are the API's own space, a site and a file in the working directory."""
     config = IoTClientConfig(device_id="cam-001", broker_url="mqtt://broker")
-    assert {space: info.dimension for space, info in config.spaces.items()} == {"face:arcface": 512}
+    assert list(config.spaces) == [DEFAULT_FACE_SPACE.space] == [ApiSettings().default_spaces["face"]]
+    assert config.spaces[DEFAULT_FACE_SPACE.space].dimension == DEFAULT_FACE_SPACE.dimension
     assert (config.site_id, config.db_path, config.dev_mode) == ("default", Path("device.db"), False)
