@@ -15,7 +15,7 @@ PROGRAM = Program(
     "wfm-device",
     "A camera that recognises faces, and its tools.",
     "device",
-    ("annotate", "build-engine", "doctor", "enroll", "rejected", "replay", "run", "simulate"),
+    ("annotate", "build-engine", "compare", "doctor", "enroll", "rejected", "replay", "run", "simulate"),
 )
 
 with PROGRAM.imports():
@@ -34,6 +34,7 @@ with PROGRAM.imports():
     from .cli.annotate import annotate
     from .cli.build_engine import build_engine
     from .cli.common import config_file, exit_on_error
+    from .cli.compare import compare
     from .cli.doctor import doctor
     from .cli.enroll import enroll
     from .cli.replay import replay
@@ -49,6 +50,7 @@ rejected = typer.Typer(help="Events that the bridge rejected.")
 app.add_typer(rejected, name="rejected")
 app.command()(annotate)
 app.command()(build_engine)
+app.command()(compare)
 app.command()(doctor)
 app.command()(enroll)
 app.command()(replay)

@@ -35,6 +35,7 @@ RUN_BY = {
     "wfm-api list-keys": "tests/integration/dashboard_api/test_program.py",
     "wfm-device": "tests/integration/device/test_device_program.py",
     "wfm-device annotate": "tests/unit/device/recordings/test_annotate.py",
+    "wfm-device compare": "tests/unit/device/cli/test_compare.py",
     "wfm-device doctor": "tests/integration/device/test_doctor_command.py",
     "wfm-device enroll": "tests/e2e/test_recognition.py",
     "wfm-device rejected list": "tests/integration/device/test_device_program.py",

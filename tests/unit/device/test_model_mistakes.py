@@ -138,8 +138,8 @@ def tell(program: DeviceProgram, *, people: int | None = 1, **space: Any) -> Non
     )
 
 
+def watch(program: DeviceProgram) -> tuple[list[str], int, int]:
     """Show the person; return problems, events and offered visitors of a heartbeat."""
-    """Show the person; return the problems of a heartbeat, the events and the offered visitors."""
     for number in range(1, FRAMES + 2):
         program._process_frame(frame(number))
     heartbeat = HeartbeatSender(
@@ -294,8 +294,8 @@ def test_a_model_that_the_registry_knows_otherwise_makes_no_event(
     program.parts.db.close()
 
 
+def test_a_space_without_limits_makes_no_event(scene: Scene, face: bytes) -> None:
     """Neither of the person nor of a stranger; limits in the head end it at once."""
-    """Neither of the person nor of a stranger; limits in the head end it without a restart."""
     scene.enroll(("EMP-1", face))
     rewrite(scene, limits=None, source=None)
     program = build(scene.settings())

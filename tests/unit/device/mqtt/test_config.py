@@ -103,7 +103,7 @@ def test_no_secret_is_shown() -> None:
 
 
 def test_defaults_fit_the_firmware_examples() -> None:
-    """The defaults are the API's own space, a site and a file in the working directory."""
+    """They are the space of the API, a site and a file in the working folder."""
     config = IoTClientConfig(device_id="cam-001", broker_url="mqtt://broker")
     assert list(config.spaces) == [DEFAULT_FACE_SPACE.space] == [ApiSettings().default_spaces["face"]]
     assert config.spaces[DEFAULT_FACE_SPACE.space].dimension == DEFAULT_FACE_SPACE.dimension
