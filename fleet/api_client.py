@@ -90,7 +90,7 @@ class BegunEpoch(_BulkAnswer):
 
 
 class AddedPhoto(_BulkAnswer):
-    """The version of the identity with the photo, and the identities that it resembles."""
+    """The new version of the identity, and those that the photo resembles."""
 
     version: int
     look_alikes: list[LookAlikeItem] = []

@@ -97,9 +97,9 @@ def _compare(settings: DeviceSettings, first: Path, second: Path) -> ComparedFac
 def judge(
     space: str, similarity: float, distance: float, limits: SpaceLimits | None, source: str
 ) -> ComparedFaces:
-    """Judge a similarity by the distance of a match, and by the limit of look-alikes if there is one.
+    """Judge a similarity by the distance of a match and the limit of look-alikes.
 
-    Between the two limits it is uncertain.
+    Without `limits` the distance alone decides. Between the two limits it is uncertain.
     """
     bounds = [1.0 - distance, *([limits.look_alike] if limits else [])]
     same_from, different_below = max(bounds), min(bounds)

@@ -36,7 +36,7 @@ def run(folder: Path, *names: str, **settings: str):
 
 
 def test_two_photographs_of_one_person_are_one(photos: Path) -> None:
-    """Nothing is configured: the built-in model and its limits are used, and nothing is written."""
+    """Nothing is configured: the built-in model and its limits are used."""
     result = run(photos, "a.jpg", "b.jpg")
     assert (result.exit_code, "show the same person" in result.stdout) == (0, True), result.output
     assert "limits of the record beside the model" in result.stdout
