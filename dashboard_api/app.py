@@ -42,6 +42,7 @@ from .services.photos import FaceEmbedding, PhotoService
 from .services.security import authenticate
 from .services.services import Services
 from .settings import ApiSettings
+from .spaces import migration_routes as space_migrations
 from .spaces import routes as spaces
 from .training import routes as training
 
@@ -69,6 +70,7 @@ _ROUTERS = (
     attendance_routes.router,
     keys.router,
     spaces.router,
+    space_migrations.router,
     whoami_routes.router,
 )
 

@@ -37,6 +37,7 @@ from .privacy.export import PersonalDataExport
 from .privacy.sweep import ErasureSweep
 from .privacy.tombstones import Tombstones
 from .settings import RegistrySettings
+from .space_migration import SpaceMigration
 from .space_removal import SpaceRemoval
 from .space_usage import SpaceUsage
 from .spaces import SpaceRegistry
@@ -116,11 +117,12 @@ class DetectedPersonServices:
 
 @dataclass(frozen=True)
 class PrivacyServices:
-    """Erasure, export and purge of personal data, and removal of spaces."""
+    """Erasure, export and purge of personal data, and migration and removal of spaces."""
 
     erasures: Erasures
     personal_data_export: PersonalDataExport
     tombstones: Tombstones
+    space_migration: SpaceMigration
     space_removal: SpaceRemoval
     space_usage: SpaceUsage
 
@@ -264,6 +266,7 @@ def wire_privacy(
             detected=detected.detected_person_queries,
         ),
         tombstones=Tombstones(store, core.versions, core.audit, removal),
+        space_migration=SpaceMigration(store, core.audit),
         space_removal=SpaceRemoval(
             store,
             versions=core.versions,

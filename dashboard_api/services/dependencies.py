@@ -28,6 +28,7 @@ from broker_bridge.registry.mongo.probe import ConnectionProbe
 from broker_bridge.registry.mongo.versions import Versions
 from broker_bridge.registry.privacy.erasures import Erasures
 from broker_bridge.registry.privacy.export import PersonalDataExport
+from broker_bridge.registry.space_migration import SpaceMigration
 from broker_bridge.registry.space_removal import SpaceRemoval
 from broker_bridge.registry.space_usage import SpaceUsage
 from broker_bridge.registry.spaces import SpaceRegistry
@@ -79,6 +80,7 @@ LookAlikesDep = Annotated[LookAlikes, _from_services(lambda s: s.registry.look_a
 MergesDep = Annotated[IdentityMerges, _from_services(lambda s: s.registry.identity_merges)]
 SitesDep = Annotated[Sites, _from_services(lambda s: s.registry.sites)]
 SpacesDep = Annotated[SpaceRegistry, _from_services(lambda s: s.registry.spaces)]
+SpaceMigrationDep = Annotated[SpaceMigration, _from_services(lambda s: s.registry.space_migration)]
 SpaceRemovalDep = Annotated[SpaceRemoval, _from_services(lambda s: s.registry.space_removal)]
 SpaceUsageDep = Annotated[SpaceUsage, _from_services(lambda s: s.registry.space_usage)]
 VersionsDep = Annotated[Versions, _from_services(lambda s: s.registry.versions)]
