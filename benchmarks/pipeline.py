@@ -10,7 +10,7 @@ from deploy.local.sample_video import enrollment_photo
 from device.recognition.assembly import build_recognition
 from device.recognition.pipeline import RecognitionPipeline
 from device.recognition.sighting import FrameReport
-from device.settings import DeviceSection
+from device.settings import DeviceSection, QualitySettings
 from device.vision.capture.camera import Frame
 from device.vision.capture.sources import Image
 from device.vision.detectors.detector import Detections, Float32
@@ -73,7 +73,9 @@ def measure(frames: int, progress: Progress) -> list[Row]:
 
 
 def _pipeline(boxes: Float32) -> RecognitionPipeline:
-    device = DeviceSection(id="bench-001", site="bench", unknown_events=False)
+    # The pictures of the sample are small ones, enlarged: sharpness is measured, and not required.
+    quality = QualitySettings(min_sharpness=0)
+    device = DeviceSection(id="bench-001", site="bench", unknown_events=False, quality=quality)
     recognition = build_recognition(device)
     space = recognition.space
     random = np.random.default_rng(3).normal(size=(TEMPLATES, space.dimension)).astype(np.float32)

@@ -61,8 +61,8 @@ class QualitySettings(Section):
 
     min_side: Annotated[float, Field(ge=0, le=10_000)] = 40.0
     """Pixels of the shorter side of the box."""
-    min_sharpness: Annotated[float, Field(ge=0, le=65_025)] = 15.0
-    """Variance of the Laplacian, in grey levels squared."""
+    min_sharpness: Annotated[float, Field(ge=0, le=65_025)] = 30.0
+    """Mean square of fine detail along its weakest direction, in grey levels squared."""
     min_brightness: Annotated[float, Field(ge=0, le=255)] = 30.0
     max_brightness: Annotated[float, Field(ge=0, le=255)] = 230.0
     """Mean grey level."""

@@ -16,6 +16,7 @@ from device.vision.capture.camera import open_camera
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
 from device.vision.detectors.geometry import ARCFACE_POINTS, EYE_CORNER_POINTS
+from device.vision.detectors.loader import load_detector
 from device.vision.quality import QualityGate, brightness_and_sharpness, face_quality, head_poses
 
 GATE = QualityGate(QualitySettings())
@@ -94,6 +95,38 @@ def test_a_blurred_photograph_is_blurred(blur):
     blurred = cv2.GaussianBlur(image, (0, 0), blur)
     assert GATE.check_quality(align_faces(image, seen), seen) == [None]
     assert GATE.check_quality(align_faces(blurred, seen), seen) == ["blurred"]
+
+
+def motion_blurred(image, pixels, degrees):
+    """Return `image` as a camera sees it that moves by `pixels` in a direction."""
+    line = np.zeros((pixels, pixels), np.float32)
+    line[pixels // 2] = 1
+    turn = cv2.getRotationMatrix2D((pixels / 2 - 0.5, pixels / 2 - 0.5), degrees, 1)
+    line = cv2.warpAffine(line, turn, (pixels, pixels))
+    return cv2.filter2D(image, -1, line / line.sum(), borderType=cv2.BORDER_REPLICATE)
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 45, 90, 135])
+@pytest.mark.parametrize(("pixels", "reason"), [(3, None), (7, None), (23, "blurred"), (31, "blurred")])
+def test_motion_in_any_direction_is_blur(pixels, degrees, reason):
+    """What one direction keeps does not make up for another; a little motion passes."""
+    image = np.ascontiguousarray(astronaut()[..., ::-1])
+    seen = load_detector().detect(image)
+    moved = motion_blurred(image, pixels, degrees)
+    assert GATE.check_quality(align_faces(moved, seen), seen) == [reason]
+
+
+@pytest.mark.parametrize("noise", [0, 6])
+def test_defocus_that_still_matches_passes(noise):
+    """Noise neither hides blur nor makes it: the same frames pass and fail."""
+    image = np.ascontiguousarray(astronaut()[..., ::-1])
+    seen = load_detector().detect(image)
+    grain = np.random.default_rng(1).normal(0, noise, image.shape)
+    reasons = []
+    for sigma in (1.5, 2.0, 4.5, 6.0):
+        blurred = np.clip(cv2.GaussianBlur(image, (0, 0), sigma) + grain, 0, 255).astype(np.uint8)
+        reasons += GATE.check_quality(align_faces(blurred, seen), seen)
+    assert reasons == [None, None, "blurred", "blurred"]
 
 
 def test_light_is_judged_by_the_mean_grey():
