@@ -243,6 +243,7 @@ BODY_PROPERTIES: Mapping[str, str] = {
     "visits": "Number of visits: events of the type `visit`.",
     "VisitsBody.visits": "The visits, each decided by itself.",
     "waiting": "The devices that have not applied the change yet.",
+    "warnings": "What would make a better photo, with a stable code and a sentence each.",
     "what": "The act, such as `site.enrollment-policy`.",
     "who": "The name of the API key, or `device:<id>`.",
     "worker_id": "The id of the worker; null without one.",

@@ -18,7 +18,14 @@ from dashboard_api.identities.enrollment_form import (
     describe_form,
     read_enrollment,
 )
-from dashboard_api.identities.enrollment_views import EnrolledPhoto, EnrolledWithPhotos, to_look_alike_notes
+from dashboard_api.identities.enrollment_views import (
+    EnrolledPhoto,
+    EnrolledWithPhotos,
+    to_look_alike_notes,
+    to_warning_views,
+)
+from dashboard_api.identities.photo_comparison import PhotoComparisonDep
+from dashboard_api.identities.photo_warnings import NamedVector
 from dashboard_api.services.dependencies import LookAlikesDep, PhotosDep, SettingsDep, SimilarIdsDep
 from dashboard_api.services.photos import PhotoService, PhotoVector
 from dashboard_api.services.security import MAY_ENROLL
@@ -36,6 +43,7 @@ async def enroll_with_photos(
     *,
     request: Request,
     response: Response,
+    comparison: PhotoComparisonDep,
     look_alikes: LookAlikesDep,
     photos: PhotosDep,
     settings: SettingsDep,
@@ -52,6 +60,8 @@ async def enroll_with_photos(
     fields, uploaded = read_enrollment(parse_form(request.headers, await request.body()))
     space = default_space(settings, "face")
     faces = await _embed_all(photos, uploaded, settings.photo_max_bytes)
+    named = [NamedVector(photo.file_name, face.vector) for photo, face in zip(uploaded, faces, strict=True)]
+    disagreements = await comparison.compare(fields.user_id, space, named)
     templates = tuple(Template(space, face.vector, face.quality, source="photo") for face in faces)
     checked = await look_alikes.enroll(_to_change(fields, templates, key.name))
     outcome = checked.outcome
@@ -61,8 +71,13 @@ async def enroll_with_photos(
     return EnrolledWithPhotos(
         **view.model_dump(),
         photos=[
-            EnrolledPhoto(file_name=photo.file_name, space=space, quality=face.quality)
-            for photo, face in zip(uploaded, faces, strict=True)
+            EnrolledPhoto(
+                file_name=photo.file_name,
+                space=space,
+                quality=face.quality,
+                warnings=to_warning_views(face, disagreement),
+            )
+            for photo, face, disagreement in zip(uploaded, faces, disagreements, strict=True)
         ],
         templates_added=outcome.added,
         look_alikes=to_look_alike_notes(checked.look_alikes),

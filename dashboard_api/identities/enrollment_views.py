@@ -6,7 +6,9 @@ from pydantic import Field, model_serializer
 
 from broker_bridge.registry.matching.near_faces import LookAlike
 from dashboard_api.http.base_models import View
-from dashboard_api.identities.views import IdentityChangeView, ListedIdentity, PhotoResult
+from dashboard_api.identities.photo_warnings import PHOTO_DISAGREES
+from dashboard_api.identities.views import IdentityChangeView, ListedIdentity, PhotoResult, PhotoWarningView
+from dashboard_api.services.photos import PhotoVector, warnings_of
 
 
 class LookAlikeNote(View):
@@ -20,7 +22,8 @@ class LookAlikeNote(View):
 class ComparedView(View):
     """An answer that names the spaces of new vectors that have no limits.
 
-    No look-alike was searched there. `not_compared` is left out if there is no such space.
+    No look-alike was searched there. `not_compared` is left out if there is no such space, and so are the
+    `warnings` of a good photo.
     """
 
     not_compared: list[str] = Field(default_factory=list)
@@ -29,8 +32,9 @@ class ComparedView(View):
     @model_serializer(mode="wrap")
     def _leave_out_none(self, serialize):  # type: ignore[no-untyped-def]
         document = serialize(self)
-        if not self.not_compared:
-            document.pop("not_compared", None)
+        for name in ("not_compared", "warnings"):
+            if not document.get(name):
+                document.pop(name, None)
         return document
 
 
@@ -47,11 +51,15 @@ class PhotoEnrolled(PhotoResult, ComparedView):
 
 
 class EnrolledPhoto(View):
-    """A photo of an enrollment; `quality` 0..1 is that of its face."""
+    """A photo of an enrollment; `quality` 0..1 is that of its face.
+
+    `warnings` say what would make a better photo, and that it does not look like the others of the identity.
+    """
 
     file_name: str
     space: str
     quality: float
+    warnings: list[PhotoWarningView]
 
 
 class EnrolledWithPhotos(IdentityEnrolled):
@@ -72,3 +80,11 @@ def to_look_alike_notes(found: Iterable[LookAlike]) -> list[LookAlikeNote]:
         )
         for look_alike in found
     ]
+
+
+def to_warning_views(photo: PhotoVector, disagreement: str | None) -> list[PhotoWarningView]:
+    """Return the warnings of a photo, and that it does not look like the others."""
+    views = [PhotoWarningView(code=warning.code, detail=warning.detail) for warning in warnings_of(photo)]
+    if disagreement is not None:
+        views.append(PhotoWarningView(code=PHOTO_DISAGREES, detail=disagreement))
+    return views

@@ -11,7 +11,9 @@ from dashboard_api.http.middleware import media_type
 from dashboard_api.http.openapi import problems
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space
-from dashboard_api.identities.enrollment_views import PhotoEnrolled, to_look_alike_notes
+from dashboard_api.identities.enrollment_views import PhotoEnrolled, to_look_alike_notes, to_warning_views
+from dashboard_api.identities.photo_comparison import PhotoComparisonDep
+from dashboard_api.identities.photo_warnings import NamedVector
 from dashboard_api.services.dependencies import IdentitiesDep, LookAlikesDep, PhotosDep, SettingsDep
 from dashboard_api.services.photos import PHOTO_TYPES
 from dashboard_api.services.security import MAY_ENROLL
@@ -39,6 +41,7 @@ async def enroll_by_photo(
     *,
     user_id: UserId,
     request: Request,
+    comparison: PhotoComparisonDep,
     identities: IdentitiesDep,
     look_alikes: LookAlikesDep,
     photos: PhotosDep,
@@ -57,6 +60,8 @@ async def enroll_by_photo(
     space = default_space(settings, "face")
     await identities.get(user_id)
     face = await photos.embed(await request.body())
+    named = NamedVector("the photo", face.vector)
+    (disagreement,) = await comparison.compare(user_id, space, [named])
     template = Template(space, face.vector, face.quality, source="photo")
     # `must_exist`: an identity that was deleted in the meantime must stay deleted.
     change = EnrollIdentity(user_id, (template,), must_exist=True, by=key.name)
@@ -66,6 +71,7 @@ async def enroll_by_photo(
         version=checked.outcome.result().version,
         space=space,
         quality=face.quality,
+        warnings=to_warning_views(face, disagreement),
         look_alikes=to_look_alike_notes(checked.look_alikes),
         not_compared=list(checked.not_compared),
     )

@@ -144,11 +144,19 @@ class IdentityDetail(ListedIdentity):
     merged: list[str]
 
 
+class PhotoWarningView(View):
+    """What would make a better photo; the photo was used."""
+
+    code: str
+    detail: str
+
+
 class PhotoResult(View):
     user_id: str
     version: int
     space: str
     quality: float
+    warnings: list[PhotoWarningView] = Field(default_factory=list)
 
 
 class Confirmations(View):

@@ -7,6 +7,7 @@ from broker_bridge.contract.embeddings import normalise
 from .alignment import align_faces
 from .detectors.detector import Detector, FaceBox
 from .embedder import Embedder
+from .photos.advice import PhotoWarning, advise
 from .photos.decoding import decode_photo
 from .photos.errors import PHOTO_NO_FACE, PHOTO_POOR, PhotoError
 from .photos.face_search import PhotoSearch
@@ -19,12 +20,13 @@ class PhotoFace:
     """The only face of a photo.
 
     `vector` is little-endian float32[d] of unit length, `quality` 0..1 (size times sharpness times tones),
-    `box` in pixels of the photo.
+    `box` in pixels of the photo. `warnings` say what would make a better photo.
     """
 
     vector: bytes
     quality: float
     box: FaceBox
+    warnings: tuple[PhotoWarning, ...] = ()
 
 
 class PhotoEmbedder:
@@ -59,4 +61,5 @@ class PhotoEmbedder:
             vector=normalise(vector, self._embedder.space.dimension),
             quality=face_quality(face[0], seen.found.boxes[0] / max(seen.scale, 1.0)) * tones.quality,
             box=seen.box,
+            warnings=advise(face[0], seen.found, min(seen.box.width, seen.box.height), tones),
         )

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest_asyncio
 from fastapi import FastAPI
@@ -42,6 +44,7 @@ expect.set_options(timeout=30_000)
 class FoundFace:
     vector: bytes
     quality: float
+    warnings: tuple[Any, ...] = ()
 
 
 class OneFace:
@@ -50,7 +53,12 @@ class OneFace:
     def embed_photo(self, data: bytes, /) -> FoundFace:
         if b"faceless" in data:
             raise ContractError("photo-no-face", "no face was found")
-        return FoundFace(normalise([1.0 + n + len(data) for n in range(512)], 512), 0.9)
+        blurred = SimpleNamespace(code="photo-blurred", detail="the face is blurred: hold the camera still")
+        return FoundFace(
+            normalise([1.0 + n + len(data) for n in range(512)], 512),
+            0.9,
+            (blurred,) if b"blurred" in data else (),
+        )
 
 
 @dataclass

@@ -63,8 +63,13 @@ export class EnrollmentForm {
 }
 
 function resultOf(mode, { user_id: userId, templates_added: added, photos }) {
-  if (mode === "create") {
-    return `${userId} is enrolled.`;
-  }
-  return `${userId} has ${added} of ${photos.length} photos more.`;
+  const result =
+    mode === "create" ? `${userId} is enrolled.` : `${userId} has ${added} of ${photos.length} photos more.`;
+  return [result, ...photos.map(scoreOf)].join("\n");
+}
+
+/** Return the score of a photo in per cent, and sentences with what would make a better one. */
+function scoreOf({ file_name: fileName, quality, warnings }) {
+  const sentences = warnings.map(({ detail }) => detail).join("; ");
+  return `${fileName}: quality ${Math.round(quality * 100)} %${sentences && `; ${sentences}`}`;
 }

@@ -61,6 +61,31 @@ async def test_photos_and_fields_become_one_version(api: httpx.AsyncClient, regi
     assert (entry.who, entry.what, entry.subject) == ("admin", "person.enrolled", "EMP-12345")
 
 
+# By the sum of its bytes a photo has one of a few vectors: these two are alike, the third is not (0.61).
+ALIKE: Photos = [("a.jpg", JPEG + b"\x00"), ("b.jpg", JPEG + b"\x09")]
+UNLIKE = ("c.jpg", JPEG + b"\x05")
+
+
+def codes_of(photo: dict[str, Any]) -> list[str]:
+    return [warning["code"] for warning in photo.get("warnings", [])]
+
+
+async def test_a_photo_that_resembles_no_other_is_named(api: httpx.AsyncClient, registry: Registry) -> None:
+    """By the limits of the space: in one form, and against enrolled photos."""
+    record = await registry.spaces.record("face:test-8")
+    assert record.limits is not None
+    limits = record.limits.model_copy(update={"look_alike": 0.9, "same_person": 0.95})
+    await registry.spaces.put(record.model_copy(update={"limits": limits}), by="admin")
+    answer = await enroll(api, [*ALIKE, UNLIKE])
+    assert [codes_of(photo) for photo in answer.json()["photos"]] == [[], [], ["photo-disagrees"]]
+    (warning,) = answer.json()["photos"][2]["warnings"]
+    assert "similarity 0.61" in warning["detail"]
+    await enroll(api, ALIKE[:1], user_id="EMP-2")
+    later = await api.post("/api/v1/identities/EMP-2/photos", content=UNLIKE[1])
+    assert (codes_of(later.json()), later.json()["quality"]) == (["photo-disagrees"], 0.8)
+    assert codes_of((await api.post("/api/v1/identities/EMP-2/photos", content=ALIKE[1][1])).json()) == []
+
+
 async def test_a_repeated_form_has_no_further_effect(api: httpx.AsyncClient, registry: Registry) -> None:
     """After a lost answer the client sends it again and gets 200 at the same version."""
     await enroll(api, TWO, display_name="Ana")
