@@ -20,6 +20,7 @@ with PROGRAM.imports():
     from .identity_import import import_identities
     from .model.calibrate import calibrate
     from .model.evaluate import evaluate
+    from .model.migrate import migrate
     from .model.spaces import add_model, list_models, remove_model
     from .restore import restore
     from .tracks.command import simulate_tracks
@@ -48,6 +49,7 @@ model.command("calibrate")(calibrate)
 model.command("add")(add_model)
 model.command("list")(list_models)
 model.command("remove")(remove_model)
+model.command("migrate")(migrate)
 app.command("restore")(restore)
 simulate = typer.Typer(
     rich_markup_mode="markdown", no_args_is_help=True, help="Simulate load on a trial fleet."

@@ -203,6 +203,14 @@ class ApiClient:
         """Remove a space with all its templates; raises ApiRefusedError."""
         self._send("DELETE", _space_path(space))
 
+    def get(self, model: type[M], path: str) -> M:
+        """Return the answer to a request for `path`; raises ApiRefusedError."""
+        return self._parse(model, self._send("GET", path))
+
+    def post(self, model: type[M], path: str, body: dict[str, Any]) -> M:
+        """Return the answer to a request with a JSON body; raises ApiRefusedError."""
+        return self._parse(model, self._send("POST", path, json.dumps(body).encode(), _JSON))
+
     def _send(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> httpx.Response:

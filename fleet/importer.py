@@ -81,11 +81,20 @@ class Importer:
         if item.similar_ids:
             detail = f"its id resembles {', '.join(item.similar_ids)}: check whether it is the same person"
             self._report.add_warning(ImportRefusal(candidate.where, candidate.user_id, SIMILAR_ID, detail))
-        version = item.version
-        for photo in candidate.photos:
-            version = self._add_photo(candidate, photo, version)
+        version = self._send_photos(candidate, item.version)
         has_more = item.result == "unchanged" and version != item.version
         self._count_result("changed" if has_more else item.result)
+
+    def add_photos(self, candidate: ImportCandidate) -> None:
+        """Add the photos of an identity that is enrolled; raises CannotRunError."""
+        version = self._send_photos(candidate, None)
+        self._count_result("refused" if version is None else "changed")
+
+    def _send_photos(self, candidate: ImportCandidate, version: int | None) -> int | None:
+        """Return the version of the identity afterwards; `version` is the one before."""
+        for photo in candidate.photos:
+            version = self._add_photo(candidate, photo, version)
+        return version
 
     def _add_photo(self, candidate: ImportCandidate, photo: PhotoFile, version: int | None) -> int | None:
         """Return the version of the identity afterwards."""

@@ -48,6 +48,7 @@ RUN_BY = {
     "wfm-fleet model calibrate": "tests/integration/fleet/test_models.py",
     "wfm-fleet model evaluate": "tests/unit/fleet/model/test_evaluate.py",
     "wfm-fleet model list": "tests/integration/fleet/test_models.py",
+    "wfm-fleet model migrate": "tests/integration/fleet/test_migrate.py",
     "wfm-fleet model remove": "tests/integration/fleet/test_models.py",
     "wfm-fleet restore": "tests/integration/fleet/test_restore.py",
     "wfm-fleet simulate tracks": "tests/integration/fleet/test_simulate_tracks.py",

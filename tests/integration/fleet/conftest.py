@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 from typer.testing import CliRunner
 
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.registry import MongoSettings, Registry
 from dashboard_api.app import create_app
 from dashboard_api.bootstrap import ensure_spaces
@@ -86,6 +87,7 @@ def serve(mongod: Mongod, photo_embedder: FaceEmbedding) -> Iterator[Serve]:
         async def run() -> None:
             settings = ApiSettings()
             registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=database))
+            await registry.spaces.ensure_record(DEFAULT_FACE_SPACE)
             await ensure_spaces(registry, settings)
             for role, secret in KEYS.items():
                 await registry.api_keys.create(role, role, secret)  # type: ignore[arg-type]
