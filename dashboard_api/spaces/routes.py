@@ -21,7 +21,7 @@ from dashboard_api.services.dependencies import (
     SpacesDep,
     SpaceUsageDep,
 )
-from dashboard_api.services.security import MAY_ADMINISTER, MAY_READ
+from dashboard_api.services.security import MAY_ADMINISTER, MAY_FOLLOW_WORK, MAY_READ
 from dashboard_api.settings import ApiSettings
 
 from .views import RemovedSpaceView, SpaceBody, SpaceList, SpaceView, to_record
@@ -38,7 +38,7 @@ async def list_spaces(spaces: SpacesDep, usage: SpaceUsageDep, settings: Setting
     return SpaceList(items=[_to_view(records[space_id], used, settings) for space_id in sorted(records)])
 
 
-@router.get("/{space}", operation_id="show_api_v1_spaces__space__get", dependencies=[MAY_READ])
+@router.get("/{space}", operation_id="show_api_v1_spaces__space__get", dependencies=[MAY_FOLLOW_WORK])
 async def show(space: SpaceId, spaces: SpacesDep, usage: SpaceUsageDep, settings: SettingsDep) -> SpaceView:
     """Show one embedding space with its limits and its use."""
     return _to_view(await _find(spaces, space), await usage.by_space(), settings)
