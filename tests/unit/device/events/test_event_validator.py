@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device.events.event_validator import EventValidator
+from device.events.match_limits import MatchLimits
 
 AT = datetime(2025, 1, 15, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -350,3 +351,46 @@ def test_a_distance_that_is_no_number_makes_a_valid_unknown_event(nonsense):
     event = [door.see("EMP-1", distance=nonsense) for _ in range(5)][-1]
     assert event.event_type == "unknown"
     assert "distance" not in event.metadata
+
+
+def test_tighter_limits_judge_the_frames_again():
+    """Frames that are no match any more do not confirm an identity."""
+    door = Door()
+    assert door.see_many(["EMP-1"] * 4, distance=0.3) == [None] * 4
+    door.validator.change_limits(MatchLimits(0.2))
+    assert door.see("EMP-1", distance=0.1) is None
+    assert door.validator.refusals["inconsistent_track"] == 1
+
+
+def test_looser_limits_keep_the_evidence_of_a_track():
+    """Four frames past the old distance and one more are an event."""
+    door = Door(distance_threshold=0.25)
+    door.see_many(["EMP-1"] * 4, distance=0.3)
+    door.validator.change_limits(MatchLimits(0.35))
+    assert door.see("EMP-1", distance=0.3).user_id == "EMP-1"
+    assert door.validator.limits == MatchLimits(0.35)
+
+
+def test_much_looser_limits_drop_it():
+    """The nearest identity of those frames was not searched so far away."""
+    door = Door(distance_threshold=0.2)
+    door.see_many(["EMP-1"] * 4, distance=0.5)
+    door.validator.change_limits(MatchLimits(0.6))
+    assert door.see("EMP-1", distance=0.5) is None
+    assert [event is not None for event in door.see_many(["EMP-1"] * 4, distance=0.5)] == [False] * 3 + [True]
+
+
+def test_the_same_limits_change_nothing():
+    """A head that repeats them costs no evidence."""
+    door = Door()
+    door.see_many(["EMP-1"] * 4)
+    door.validator.change_limits(MatchLimits(0.35))
+    assert door.see("EMP-1").user_id == "EMP-1"
+
+
+def test_a_changed_margin_is_judged_again_too():
+    """Frames that were too close to a second identity count after it."""
+    door = Door(min_margin=0.2)
+    door.see_many(["EMP-1"] * 4, margin=0.1)
+    door.validator.change_limits(MatchLimits(0.35, 0.05))
+    assert door.see("EMP-1", margin=0.1).user_id == "EMP-1"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from device.events.decision import NO_MATCH, EventDecision
+from device.events.match_limits import MatchLimits
 from device.recognition.sighting import FrameReport, Sighting
 from device.recordings.format import RecordingError, find_recordings, read_recording
 from device.recordings.recorder import ScoreRecorder
@@ -313,3 +314,16 @@ def test_an_empty_file_of_a_power_cut_is_left_out(tmp_path):
     door = RecordedDoor(tmp_path)
     door.see(door.face())
     assert (tmp_path / "scores-00000003.jsonl").exists()
+
+
+def test_other_limits_begin_another_file_of_the_run(tmp_path):
+    """Its header has them; the same limits again begin none."""
+    door = RecordedDoor(tmp_path)
+    for limits in (MatchLimits(0.35, 0.05), MatchLimits(0.2, 0.1), MatchLimits(0.2, 0.1)):
+        door.recorder.use_limits(limits)
+        door.see(door.face())
+    door.recorder.close()
+    headers = [read_recording(file).header for file in files_in(tmp_path)]
+    assert [(header.run, header.part) for header in headers] == [(1, 1), (1, 2)]
+    assert [header.settings.distance_threshold for header in headers] == [0.35, 0.2]
+    assert [header.settings.min_margin for header in headers] == [0.05, 0.1]
