@@ -9,6 +9,7 @@ import { ConnectionStatus } from "/ui/lib/connection_status.js";
 import { byId } from "/ui/lib/dom.js";
 import { setRole } from "/ui/lib/role.js";
 import { followEvents } from "/ui/lib/stream.js";
+import { clearMigration } from "/ui/migration.js";
 import { refreshSpaces } from "/ui/spaces.js";
 
 const DETECTED_MS = 2000;
@@ -37,6 +38,7 @@ function signOut(reason = "") {
   setRole(null);
   byId("devices").replaceChildren();
   byId("spaces").replaceChildren();
+  clearMigration();
   identities.clear();
   events.clear();
   detected.clear();

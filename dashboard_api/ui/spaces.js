@@ -4,10 +4,14 @@ import { getJson, sendJson } from "/ui/lib/api.js";
 import { badge, button, byId, el, keyed, plural } from "/ui/lib/dom.js";
 import { may } from "/ui/lib/role.js";
 import { drawReleased, showRows } from "/ui/lib/rows.js";
+import { offerMigration } from "/ui/migration.js";
 
 export async function refreshSpaces() {
   const spaces = await getJson("/api/v1/spaces");
-  drawReleased(refreshSpaces, () => showRows(byId("spaces"), spaces.items.map(row)));
+  drawReleased(refreshSpaces, () => {
+    showRows(byId("spaces"), spaces.items.map(row));
+    offerMigration(spaces.items);
+  });
 }
 
 function row(space) {
