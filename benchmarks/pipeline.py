@@ -11,10 +11,13 @@ from device.recognition.assembly import build_recognition
 from device.recognition.pipeline import RecognitionPipeline
 from device.recognition.sighting import FrameReport
 from device.settings import DeviceSection, QualitySettings
+from device.vision.alignment import frame_squares
 from device.vision.capture.camera import Frame
 from device.vision.capture.sources import Image
 from device.vision.detectors.detector import Detections, Float32
+from device.vision.detectors.geometry import CASCADE_FRAME, PREDICTOR_FRAMES
 from device.vision.gallery import Gallery
+from device.vision.landmarks import LandmarkPredictor
 from device.vision.photos.decoding import decode_photo
 
 from .stats import Latency, Row
@@ -23,6 +26,7 @@ FACES = 4
 TEMPLATES = 10_000
 LIMIT_MS = 2.0
 _NETWORKS = ("detect", "embed")
+_LANDMARK_RUNS = 100
 # ArcFace's five points, as shares of the face's box.
 _POINTS = np.array([[0.34, 0.46], [0.66, 0.46], [0.5, 0.64], [0.37, 0.82], [0.63, 0.82]], dtype=np.float32)
 
@@ -67,6 +71,7 @@ def measure(frames: int, progress: Progress) -> list[Row]:
     cascade = _cascade(picture, min(frames, 100))
     return [
         *rows,
+        Row(f"  landmarks, {FACES} faces", _latency(_landmarks(picture, boxes)), p50_limit=FACES * 1.0),
         Row("  beside it: embedder gabor-512, four faces", _latency(embed)),
         Row("  beside it: cascade detector", _latency(cascade)),
     ]
@@ -95,6 +100,13 @@ def _pipeline(boxes: Float32) -> RecognitionPipeline:
 def _cascade(picture: Image, frames: int) -> list[float]:
     detector = build_recognition(DeviceSection(id="bench-001", site="bench")).detector
     return [_timed(lambda: detector.detect(picture)) for _ in range(frames)]
+
+
+def _landmarks(picture: Image, boxes: Float32) -> list[float]:
+    """Return the milliseconds of runs for all faces; the limit is one a face."""
+    predictor = LandmarkPredictor()
+    squares = frame_squares(boxes, PREDICTOR_FRAMES[CASCADE_FRAME])
+    return [_timed(lambda: predictor.predict(picture, squares)) for _ in range(_LANDMARK_RUNS)]
 
 
 def _four_faces() -> tuple[Image, Float32]:

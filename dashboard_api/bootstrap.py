@@ -55,7 +55,11 @@ def _photo_embedder(settings: ApiSettings) -> tuple[FaceEmbedding, EmbeddingSpac
     except ModelError as error:
         raise SettingsError([f"api.face_model: {error}"]) from error
     try:
-        detector = load_detector(settings.face_detector, settings.face_detector_model)
+        detector = load_detector(
+            settings.face_detector,
+            settings.face_detector_model,
+            alignment=embedder.record.alignment or "landmarks",
+        )
     except ModelError as error:
         raise SettingsError([f"api.face_detector_model: {error}"]) from error
     return PhotoEmbedder(detector, embedder), embedder.space

@@ -9,6 +9,7 @@ from skimage.data import astronaut, chelsea
 
 from broker_bridge.contract.embeddings import to_array
 from deploy.local.sample_video import IDENTITIES, enrollment_photo
+from device.vision.alignment import align_faces
 from device.vision.capture.sources import Image
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
@@ -126,3 +127,17 @@ def test_fifty_megapixels_are_searched_in_a_minute(search: PhotoSearch) -> None:
     started = time.monotonic()
     assert 75 < width_of(search.find_face(photo)) < 125
     assert time.monotonic() - started < 60
+
+
+def test_a_portrait_cut_close_is_aligned_within_its_border():
+    """The crop is not black at its edge, and nearly that of the whole portrait."""
+    whole = np.ascontiguousarray(astronaut()[..., ::-1])
+    tight = np.ascontiguousarray(whole[62:168, 176:272])
+    search = PhotoSearch(load_detector())
+    faces = []
+    for photo in (whole, tight):
+        seen = search.find_face(photo)
+        faces.append(align_faces(seen.image, seen.found)[0])
+    assert (faces[1].max(axis=2) == 0).mean() < 0.01
+    middle = np.s_[24:88, 24:88]
+    assert np.abs(faces[0][middle].astype(float) - faces[1][middle]).mean() < 12
