@@ -35,19 +35,15 @@ def upper_bound(errors: int, pairs: int) -> float:
     The bound of a Poisson count (Garwood 1936), which holds for rare errors; for no error it is the rule of
     three. Pairs that share people say less than independent ones.
     """
+    counts = np.arange(errors + 1)
+    log_factorials = np.cumsum(np.log(np.maximum(counts, 1)))
     low, high = 0.0, errors + 10.0 + 5.0 * math.sqrt(errors + 1)
     for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _poisson_at_most(errors, middle) > 1 - _CONFIDENCE else (low, middle)
+        mean = (low + high) / 2
+        # The probability of at most so many errors where `mean` are expected.
+        chance = float(np.exp(counts * math.log(mean) - mean - log_factorials).sum())
+        low, high = (mean, high) if chance > 1 - _CONFIDENCE else (low, mean)
     return min(1.0, high / pairs)
-
-
-def _poisson_at_most(count: int, mean: float) -> float:
-    """Return the probability of at most `count` events."""
-    if mean <= 0:
-        return 1.0
-    logs = [number * math.log(mean) - mean - math.lgamma(number + 1) for number in range(count + 1)]
-    return math.fsum(math.exp(value) for value in logs)
 
 
 def shown_threshold(impostor: Float32, far: float) -> float | None:
