@@ -35,6 +35,7 @@ from .registry import Registry, RegistryError, Retention
 from .registry.events.admission import EventAdmission
 from .registry.mongo.leases import Lease
 from .registry.mongo.probe import ConnectionProbe
+from .registry.spaces import warn_of_missing_limits
 from .registry.workers import Workers
 from .settings import BridgeProgram
 from .tracking.observations import ObservationIngest
@@ -262,15 +263,5 @@ async def open_registry(settings: BridgeProgram) -> Registry:
         )
     for space_id, dimension in settings.bridge.default_spaces.items():
         await registry.spaces.ensure(EmbeddingSpace(space_id, dimension))
-    await _tell_missing_limits(registry)
+    warn_of_missing_limits(await registry.spaces.records())
     return registry
-
-
-async def _tell_missing_limits(registry: Registry) -> None:
-    """Log each face space in which nothing is matched."""
-    for space_id, record in (await registry.spaces.records()).items():
-        if record.limits is None and space_id.startswith("face:"):
-            _log.warning(
-                "space has no limits; nothing is matched in it: calibrate it or set registry.limits space=%s",
-                space_id,
-            )

@@ -4,19 +4,25 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.settings import SettingsError
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.errors import SPACE_UNKNOWN, ContractError
 from broker_bridge.registry import Registry
 from broker_bridge.registry.events.admission import EventAdmission
+from broker_bridge.registry.spaces import warn_of_missing_limits
 
 from .app import create_app
 from .services.photos import FaceEmbedding
 from .settings import ApiProgram, ApiSettings
+
+if TYPE_CHECKING:
+    from device.vision.embedder import FaceEmbedder
 
 _log = logging.getLogger(__name__)
 
@@ -27,54 +33,61 @@ async def open_app(program: ApiProgram) -> AsyncIterator[FastAPI]:
 
     Raises RegistryUnavailableError or SettingsError, with sentences for the operator.
     """
-    embedder = _photo_embedder(program.api) if program.api.photos else None
+    settings = program.api
+    embedder = _load_photo_model(settings) if settings.photos else None
     admission = EventAdmission(timedelta(days=program.bridge.event_max_age_days))
     registry = await Registry.open(
         program.mongo, settings=program.registry, search=program.search, event_admission=admission
     )
     try:
+        await _ensure_built_in(registry)
+        photo_embedder = None
         if embedder is not None:
-            await _ensure_model(registry, embedder[1])
-        await ensure_spaces(registry, program.api)
-        await ensure_key(registry, program.api)
-        photo_embedder = embedder[0] if embedder else None
-        yield create_app(registry, program.api, photo_embedder, tracking=program.tracking)
+            settings = with_face_space(settings, embedder.space.id)
+            photo_embedder = await _open_photo_embedder(embedder, registry, settings)
+        await ensure_spaces(registry, settings)
+        await ensure_key(registry, settings)
+        yield create_app(registry, settings, photo_embedder, tracking=program.tracking)
     finally:
         await registry.close()
 
 
-def _photo_embedder(settings: ApiSettings) -> tuple[FaceEmbedding, EmbeddingSpace]:
+def _load_photo_model(settings: ApiSettings) -> "FaceEmbedder":
     # Imported here, since without photos this program needs neither OpenCV nor ONNX Runtime.
-    from device.vision.detectors.loader import load_detector  # noqa: PLC0415
-    from device.vision.embedder import ModelError, load_embedder  # noqa: PLC0415
-    from device.vision.photo_embedder import PhotoEmbedder  # noqa: PLC0415
+    from .photo_model import load_photo_model  # noqa: PLC0415
 
-    model = None if settings.face_model is None else str(settings.face_model)
-    try:
-        embedder = load_embedder(model, settings.default_spaces.get("face"))
-    except ModelError as error:
-        raise SettingsError([f"api.face_model: {error}"]) from error
-    try:
-        detector = load_detector(
-            settings.face_detector,
-            settings.face_detector_model,
-            alignment=embedder.record.alignment or "landmarks",
-        )
-    except ModelError as error:
-        raise SettingsError([f"api.face_detector_model: {error}"]) from error
-    return PhotoEmbedder(detector, embedder), embedder.space
+    return load_photo_model(settings)
 
 
-async def _ensure_model(registry: Registry, space: EmbeddingSpace) -> None:
+async def _open_photo_embedder(
+    embedder: "FaceEmbedder", registry: Registry, settings: ApiSettings
+) -> FaceEmbedding:
+    from .photo_model import open_photo_embedder  # noqa: PLC0415
+
+    return await open_photo_embedder(embedder, registry.spaces, settings)
+
+
+def with_face_space(settings: ApiSettings, space_id: str) -> ApiSettings:
+    """Return the settings with the space of `api.face_model` as default for faces."""
+    return settings.model_copy(update={"default_spaces": {**settings.default_spaces, "face": space_id}})
+
+
+async def _ensure_built_in(registry: Registry) -> None:
+    """Record the built-in model.
+
+    Raises SettingsError if another one has its name: photos would be enrolled in a space of two models.
+    """
+    own = DEFAULT_FACE_SPACE
     try:
-        known = await registry.spaces.ensure(space)
+        known = await registry.spaces.ensure_record(own)
     except ContractError as error:
-        raise SettingsError([f"api.face_model: {error.detail}"]) from error
-    if known.model_sha256 != space.model_sha256:
+        mistake = f"the registry has another model under the name of the built-in one: {error.detail}"
+        raise SettingsError([mistake]) from error
+    if known.model_sha256 != own.model_sha256:
         mistake = (
-            f"api.face_model: the registry has another model file on record for {space.id} "
-            f"({known.model_sha256}); vectors of the two do not compare: use that file, or another name for "
-            "the space"
+            f"the registry has another model file on record for {own.space}, the space of the built-in model "
+            f"({known.model_sha256}); vectors of the two do not compare: give that model a space of its own, "
+            f"enroll its people there, and remove {own.space} with the release that recorded it"
         )
         raise SettingsError([mistake])
 
@@ -88,6 +101,7 @@ async def ensure_spaces(registry: Registry, settings: ApiSettings) -> None:
             if error.code != SPACE_UNKNOWN:
                 raise
             await registry.spaces.ensure(EmbeddingSpace(space_id, DEFAULT_DIMENSIONS[modality]))
+    warn_of_missing_limits(await registry.spaces.records())
 
 
 async def ensure_key(registry: Registry, settings: ApiSettings) -> None:

@@ -1,6 +1,6 @@
 """Settings of the API."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -17,8 +17,7 @@ from device.vision.detectors.kind import DetectorKind, check_detector_model
 Modality = Literal["face", "gait", "speaker"]
 
 
-def _default_spaces() -> dict[Modality, str]:
-    return {"face": DEFAULT_FACE_SPACE.space, "gait": "gait:default-256", "speaker": "speaker:default-192"}
+_DEFAULT_SPACES = {"gait": "gait:default-256", "speaker": "speaker:default-192"}
 
 
 class ApiSettings(Section):
@@ -37,19 +36,33 @@ class ApiSettings(Section):
     enrollment_max_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 64 * 1024 * 1024
     """Limit of an enrollment with all its photos, which are in memory until it is done."""
     face_model: FilePath | None = None
-    """ONNX model that embeds photos; None is the built-in trial model."""
-    face_detector: DetectorKind = "cascade"
-    """Detector of faces in photos: the same as on the cameras, since landmarks change the crop."""
+    """ONNX model that embeds photos, with its record beside it; None is the built-in model."""
+    face_detector: DetectorKind | None = None
+    """Detector of faces in photos; None is that of the record. Cameras have the same, since landmarks change
+    the crop."""
     face_detector_model: FilePath | None = None
-    default_spaces: dict[Modality, SpaceId] = Field(default_factory=_default_spaces)
-    """Embedding space of a modality where a request names none."""
+    default_spaces: dict[Modality, SpaceId] = Field(default_factory=dict)
+    """Embedding space of a modality where a request names none. That of faces is the space of `face_model`;
+    a modality that is not named keeps its default."""
     stream_keepalive_seconds: Annotated[float, Field(ge=0.01, le=10)] = 5.0
     """Pause of the live stream after which it sends a comment, by which readers tell a pause from a break."""
     heartbeat_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = HEARTBEAT_SECONDS
     """Interval of the fleet's heartbeats: the largest `heartbeat_seconds` of its devices."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_default_spaces(cls, document: Any) -> Any:
+        given = document.get("default_spaces", {}) if isinstance(document, dict) else None
+        if not isinstance(given, dict):
+            return document
+        # Of another model the face space is known when it is loaded.
+        face = {} if document.get("face_model") else {"face": DEFAULT_FACE_SPACE.space}
+        return {**document, "default_spaces": {**face, **_DEFAULT_SPACES, **given}}
+
     @model_validator(mode="after")
     def _check_detector_model(self) -> "ApiSettings":
+        if self.face_detector is None:
+            return self
         check_detector_model(self.face_detector, self.face_detector_model, setting="face_detector")
         return self
 

@@ -4,6 +4,7 @@ An administrator, the API's own model or the product makes a record: it has the 
 detector, the alignment and the limits. A space that only a device declared has a dimension and nothing else.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +25,8 @@ from .audit import Audit, AuditEntry
 from .mongo.client import Document, Mongo
 from .mongo.versions import Versions
 from .settings import CONFIGURED, ConfiguredLimits
+
+_log = logging.getLogger(__name__)
 
 FROM_DEVICES = 64
 """Most spaces that devices may add; settings of the backend may add more."""
@@ -244,6 +247,16 @@ def limits_missing(space_id: str) -> ContractError:
         f"{space_id} has no limits, so nothing is matched in it: calibrate it (wfm-fleet model calibrate) "
         "or set registry.limits",
     )
+
+
+def warn_of_missing_limits(records: Mapping[str, SpaceRecord]) -> None:
+    """Log each face space in which nothing is matched."""
+    for space_id, record in records.items():
+        if record.limits is None and space_id.startswith("face:"):
+            _log.warning(
+                "space has no limits; nothing is matched there: calibrate it or set registry.limits space=%s",
+                space_id,
+            )
 
 
 def limits_of(record: SpaceRecord) -> SpaceLimits:
