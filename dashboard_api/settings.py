@@ -17,7 +17,8 @@ from device.vision.detectors.kind import DetectorKind, check_detector_model
 Modality = Literal["face", "gait", "speaker"]
 
 
-_DEFAULT_SPACES = {"gait": "gait:default-256", "speaker": "speaker:default-192"}
+def _default_spaces() -> dict[Modality, str]:
+    return {"face": DEFAULT_FACE_SPACE.space, "gait": "gait:default-256", "speaker": "speaker:default-192"}
 
 
 class ApiSettings(Section):
@@ -41,7 +42,7 @@ class ApiSettings(Section):
     """Detector of faces in photos; None is that of the record. Cameras have the same, since landmarks change
     the crop."""
     face_detector_model: FilePath | None = None
-    default_spaces: dict[Modality, SpaceId] = Field(default_factory=dict)
+    default_spaces: dict[Modality, SpaceId] = Field(default_factory=_default_spaces)
     """Embedding space of a modality where a request names none. That of faces is the space of `face_model`;
     a modality that is not named keeps its default."""
     stream_keepalive_seconds: Annotated[float, Field(ge=0.01, le=10)] = 5.0
@@ -55,9 +56,11 @@ class ApiSettings(Section):
         given = document.get("default_spaces", {}) if isinstance(document, dict) else None
         if not isinstance(given, dict):
             return document
-        # Of another model the face space is known when it is loaded.
-        face = {} if document.get("face_model") else {"face": DEFAULT_FACE_SPACE.space}
-        return {**document, "default_spaces": {**face, **_DEFAULT_SPACES, **given}}
+        spaces: dict[Any, Any] = {**_default_spaces()}
+        if document.get("face_model"):
+            # The space of another model is known when it is loaded.
+            del spaces["face"]
+        return {**document, "default_spaces": spaces | given}
 
     @model_validator(mode="after")
     def _check_detector_model(self) -> "ApiSettings":

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from broker_bridge.contract.errors import ENROLLMENT_CLOSED, FACE_AMBIGUOUS, MODEL_DIFFERS
+from broker_bridge.contract.errors import ENROLLMENT_CLOSED, FACE_AMBIGUOUS, LIMITS_MISSING, MODEL_DIFFERS
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.messages import Registered, RegisterIdentity
 from broker_bridge.registry.edge_registration.visitors import new_visitor_id
@@ -26,7 +26,7 @@ from dashboard_api.services.dependencies import (
 
 router = APIRouter(prefix="/api/edge", tags=["edge"])
 
-_CONFLICTS = {FACE_AMBIGUOUS, ENROLLMENT_CLOSED, MODEL_DIFFERS}
+_CONFLICTS = {FACE_AMBIGUOUS, ENROLLMENT_CLOSED, MODEL_DIFFERS, LIMITS_MISSING}
 
 
 @router.post(

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
 from pydantic import SecretStr
 
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
@@ -33,7 +34,7 @@ from tests.space_limits import ensure_with_limits
 
 KEY = "key-of-an-operator"
 BRIDGE = "bridge-1"
-SPACE = EmbeddingSpace("face:gabor-512", 512)
+SPACE = EmbeddingSpace(DEFAULT_FACE_SPACE.space, DEFAULT_FACE_SPACE.dimension)
 EVIL = "<img src=x onerror=document.title='owned'>"
 
 # Longer than anything takes on a machine whose cores are busy; five seconds are the default.

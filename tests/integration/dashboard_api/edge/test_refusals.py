@@ -16,6 +16,7 @@ from deploy.local.stack import Mongod
 from tests.conftest import StartProgram
 from tests.integration.dashboard_api.conftest import Clock, client_of, is_problem
 from tests.integration.dashboard_api.test_program import ARGS, settings
+from tests.space_limits import ensure_with_limits
 
 SYNC = "/api/edge/sync"
 
@@ -120,7 +121,7 @@ async def test_the_page_can_be_followed_with_curl(
     clock.now = datetime(2026, 1, 15, 10, 5, tzinfo=timezone.utc)
     await registry.identities.enroll(EnrollIdentity("EMP-12345", sites=("lobby",)))
     await registry.sites.set_policy("lobby", "visitors", by="tester", at=clock.now)
-    await registry.spaces.ensure(EmbeddingSpace("face:example", 4))
+    await ensure_with_limits(registry, EmbeddingSpace("face:example", 4))
     epoch = (await registry.versions.read()).epoch
     shown = [json.loads(block) for block in re.findall(r"```json\n(.+?)```", PAGE, re.DOTALL)]
     answers = []
