@@ -1,5 +1,6 @@
 """Limits for spaces of tests, which no model shipped."""
 
+import json
 from types import SimpleNamespace
 from typing import cast
 
@@ -39,3 +40,8 @@ def tracked_limits(space: str, limits: SpaceLimits, settings: TrackingSettings) 
     """Return the tracker's limits where one space is on record."""
     record = SpaceRecord(space=space, dimension=1, limits=limits)
     return TrackedLimits(cast("SpaceRegistry", SimpleNamespace(cached={space: record})), settings)
+
+
+def limits_variable(space: str) -> tuple[str, str]:
+    """Return name and value of the variable that gives `space` LIMITS in a program."""
+    return "WFM_REGISTRY__LIMITS", json.dumps({space: LIMITS.model_dump()})

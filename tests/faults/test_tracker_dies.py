@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiomqtt
+import pytest
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
@@ -19,6 +20,7 @@ from broker_bridge.contract.messages import DeviceInfo, SpaceInfo
 from broker_bridge.contract.wire import format_time
 from deploy.local.fleet import SITE, LocalFleet
 from deploy.local.stack import Program
+from tests.space_limits import limits_variable
 from tests.tracking_samples import SPACE, Faces
 from tests.waiting import wait_until
 
@@ -103,8 +105,11 @@ def tracking_one(*bridges: Program) -> tuple[Program, Program]:
     return first, second
 
 
-async def test_the_other_bridge_tracks_within_five_seconds_under_the_same_ids(tmp_path: Path) -> None:
+async def test_the_other_bridge_tracks_within_five_seconds_under_the_same_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Assigned global ids survive the takeover, and new persons get unused ids."""
+    monkeypatch.setenv(*limits_variable(SPACE))
     with LocalFleet(tmp_path, [CAMERA]) as fleet:
         fleet.start_servers()
         fleet.start_backend()

@@ -27,6 +27,7 @@ from fleet.tracks.command import make_course
 from fleet.tracks.scenario import play_course
 from tests.conftest import StartProgram
 from tests.integration.fleet.test_command import CTRL_C_ENABLED
+from tests.space_limits import limits_variable
 from tests.waiting import wait_until
 
 CAMERAS, WALKERS, MINUTES, SEED = 3, 6, 0.2, 4
@@ -256,6 +257,7 @@ def test_the_real_bridge_tracks_the_walkers(
         "WFM_MONGO__URI": mongod.uri,
         "WFM_MONGO__DATABASE": mongo_database,
         "WFM_BRIDGE__AUTO_REGISTER": "true",
+        **dict([limits_variable("face:simulated-512")]),
     }
     program = start_program([sys.executable, "-m", "broker_bridge"], bridge, name="bridge")
     program.wait_for_line("leader election won task=tracker", 30)
