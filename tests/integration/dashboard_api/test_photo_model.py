@@ -1,4 +1,4 @@
-"""The model of the API: one setting names it, and its record and the registry's agree."""
+"""One setting names the model of the API, and the records agree with it."""
 
 import shutil
 from pathlib import Path
