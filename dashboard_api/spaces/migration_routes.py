@@ -42,7 +42,8 @@ async def show(
         is_removed = await migrations.was_removed(old)
     defaults = settings.default_spaces.values()
     api_space = next((one for one in defaults if modality_of(one) == modality_of(space)), None)
-    return to_migration_view(Migration(old, new, state, api_space, is_removed))
+    photos = settings.photos
+    return to_migration_view(Migration(old, new, state, api_space, is_removed, enrolls_photos=photos))
 
 
 @router.get(

@@ -25,7 +25,8 @@ class MigrationStep:
 class Migration:
     """A migration from one space to another, as far as it is.
 
-    `api_space` is where the API enrolls photos, and vectors that name no space.
+    `api_space` is where the API enrolls photos, and vectors that name no space. It `enrolls_photos` or is
+    sent vectors alone.
     """
 
     old: str
@@ -33,6 +34,7 @@ class Migration:
     state: MigrationState
     api_space: str | None
     is_removed: bool
+    enrolls_photos: bool = True
 
     def steps(self) -> list[MigrationStep]:
         """Return the steps in their order."""
@@ -73,7 +75,8 @@ class Migration:
         if self.api_space == self.new.space:
             return MigrationStep("api", True, f"the API enrolls into {self.new.space}")
         modality = modality_of(self.old)
-        setting = "api.face_model" if modality == "face" else f"api.default_spaces.{modality}"
+        by_model = modality == "face" and self.enrolls_photos
+        setting = "api.face_model" if by_model else f"api.default_spaces.{modality}"
         detail = (
             f"the API enrolls into {self.api_space or 'no space'}: set {setting} for {self.new.space} "
             "and start it again, before any camera"

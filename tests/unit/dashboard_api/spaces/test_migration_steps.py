@@ -21,6 +21,7 @@ def migration(modality: str = "face", limits: SpaceLimits | None = LIMITS, **cha
         state=MigrationState(**{**known, **{name: changed[name] for name in known if name in changed}}),
         api_space=changed.get("api_space", new),
         is_removed=changed.get("is_removed", False),
+        enrolls_photos=changed.get("enrolls_photos", True),
     )
 
 
@@ -36,6 +37,7 @@ WAITING = SiteMigration("gate", 2, 1, on_new=("cam-8", "cam-9"))
         ("record", migration(limits=None), False, "wfm-fleet model calibrate"),
         ("api", migration(), True, "the API enrolls into face:new"),
         ("api", migration(api_space="face:old"), False, "set api.face_model for face:new"),
+        ("api", migration(api_space=None, enrolls_photos=False), False, "set api.default_spaces.face for"),
         ("api", migration(api_space=None), False, "the API enrolls into no space"),
         ("api", migration("gait", api_space="gait:old"), False, "set api.default_spaces.gait for gait:new"),
         ("people", migration(), True, "face:old has no people to enroll in face:new"),
