@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiomqtt
-import pytest
+import httpx
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
@@ -20,7 +20,7 @@ from broker_bridge.contract.messages import DeviceInfo, SpaceInfo
 from broker_bridge.contract.wire import format_time
 from deploy.local.fleet import SITE, LocalFleet
 from deploy.local.stack import Program
-from tests.space_limits import limits_variable
+from tests.space_limits import LIMITS
 from tests.tracking_samples import SPACE, Faces
 from tests.waiting import wait_until
 
@@ -105,14 +105,22 @@ def tracking_one(*bridges: Program) -> tuple[Program, Program]:
     return first, second
 
 
-async def test_the_other_bridge_tracks_within_five_seconds_under_the_same_ids(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def give_limits(fleet: LocalFleet) -> None:
+    """Record limits for the space of the faces: without them nothing is tracked."""
+    httpx.put(
+        f"http://127.0.0.1:{fleet.api_port}/api/v1/spaces/{SPACE}",
+        headers={"Authorization": f"Bearer {fleet.api_key}"},
+        json={"dimension": 512, "limits": LIMITS.model_dump()},
+        timeout=30,
+    ).raise_for_status()
+
+
+async def test_the_other_bridge_tracks_within_five_seconds_under_the_same_ids(tmp_path: Path) -> None:
     """Assigned global ids survive the takeover, and new persons get unused ids."""
-    monkeypatch.setenv(*limits_variable(SPACE))
     with LocalFleet(tmp_path, [CAMERA]) as fleet:
         fleet.start_servers()
         fleet.start_backend()
+        give_limits(fleet)
         other = fleet.make_bridge("bridge-2")
         fleet.programs.append(other)
         other.start()
