@@ -5,6 +5,7 @@ highest bit is the sign. A floating-point number is two integers, a mantissa and
 is its length and its bytes. Nothing tells which of them comes next: the caller knows the class.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 _LENGTH, _FAULTY, _NEGATIVE = 0x0F, 0x70, 0x80
 _MOST_BYTES = 8
+_TENSOR_VERSION = 2
 # Exponents of infinity, minus infinity and NaN.
 _SPECIAL = 32000
 
@@ -71,6 +73,28 @@ class DlibReader:
         text = self._data[self._position : end]
         self._position = end
         return text.decode("latin-1")
+
+    def find_layer(self, name: str) -> None:
+        """Move past the next occurrence of `name`, which begins a layer of a network."""
+        marker = bytes([1, len(name)]) + name.encode()
+        found = self._data.find(marker, self._position)
+        if found < 0:
+            raise DlibFormatError(f"{self._path} has no further layer {name}")
+        self._position = found + len(marker)
+
+    def read_tensor(self) -> NDArray[np.float32]:
+        """Return the numbers of a tensor, float32[n].
+
+        A tensor is its version, its four sizes, and plain little-endian floats.
+        """
+        version, *sizes = self.read_ints(5).tolist()
+        count = math.prod(sizes)
+        end = self._position + 4 * count
+        if version != _TENSOR_VERSION or min(sizes) < 0 or end > len(self._data):
+            raise DlibFormatError(f"{self._path}: no tensor of dlib begins before byte {self._position}")
+        values = np.frombuffer(self._data, dtype="<f4", count=count, offset=self._position)
+        self._position = end
+        return values.astype(np.float32)
 
     def check_end(self) -> None:
         """Raise DlibFormatError unless all was read."""
