@@ -1,8 +1,8 @@
 """Settings of the API."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from broker_bridge.common.settings import BearerKey, FilePath, Host, LogSettings, Port, Section, Settings
 from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
@@ -50,18 +50,6 @@ class ApiSettings(Section):
     heartbeat_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = HEARTBEAT_SECONDS
     """Interval of the fleet's heartbeats: the largest `heartbeat_seconds` of its devices."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _complete_default_spaces(cls, document: Any) -> Any:
-        given = document.get("default_spaces", {}) if isinstance(document, dict) else None
-        if not isinstance(given, dict):
-            return document
-        spaces: dict[Any, Any] = {**_default_spaces()}
-        if document.get("face_model"):
-            # The space of another model is known when it is loaded.
-            del spaces["face"]
-        return {**document, "default_spaces": spaces | given}
-
     @model_validator(mode="after")
     def _check_detector_model(self) -> "ApiSettings":
         if self.face_detector is None:
@@ -88,3 +76,15 @@ class ApiProgram(Settings):
     bridge: EventSettings = EventSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("api", mode="after")
+    @classmethod
+    def _complete_default_spaces(cls, api: ApiSettings) -> ApiSettings:
+        """Keep the default of each modality that is not named."""
+        spaces = _default_spaces()
+        if api.face_model is not None:
+            # The space of another model is known when it is loaded.
+            del spaces["face"]
+        if "default_spaces" in api.model_fields_set:
+            spaces.update(api.default_spaces)
+        return api.model_copy(update={"default_spaces": spaces})
