@@ -159,7 +159,7 @@ def executemany_seconds(file: Path, pages: Sequence[bytes]) -> float:
 def _rows(page: bytes) -> list[tuple[object, ...]]:
     return [
         (
-            person["user_id"], "gabor-512", base64.b64decode(template["vector"]), DIMENSION,
+            person["user_id"], "resnet29-512", base64.b64decode(template["vector"]), DIMENSION,
             person["version"], "2026-01-15T10:00:00.000Z", "2026-01-15T10:00:00.000Z",
             template["template_id"], template["space"], template["quality"],
         )

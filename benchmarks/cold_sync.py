@@ -27,7 +27,7 @@ from .scale import Scale
 from .stats import Latency, Row
 
 DEVICE = "cold-001"
-SPACE = "face:gabor-512"
+SPACE = "face:resnet29-512"
 DIMENSION = 512
 MOST_TIMES_BARE = 1.5
 MOST_GROWTH_MB = 300.0

@@ -6,19 +6,19 @@ The same record lies as JSON beside the model file; a test compares the two.
 from .spaces import LimitsSource, SpaceLimits, SpaceRecord
 
 DEFAULT_FACE_SPACE = SpaceRecord(
-    space="face:gabor-512",
+    space="face:resnet29-512",
     dimension=512,
-    model_sha256="cf71e0e3ae136508a5496d11e4ff6e5e33b978b78801ffa6fc8dd106fc69d644",
+    model_sha256="193f04fffbda5e98da5667b0ed79d6c4a5526121d45c080a5e40508be36159ba",
     detector="cascade",
     alignment="landmarks",
     limits=SpaceLimits(
-        distance=0.25,
+        distance=0.38,
         margin=0.05,
-        same_person=0.75,
-        look_alike=0.7,
-        tracked_similarity=0.75,
+        same_person=0.62,
+        look_alike=0.58,
+        tracked_similarity=0.62,
         tracked_margin=0.05,
-        tracked_by_position=0.7,
+        tracked_by_position=0.55,
     ),
     source=LimitsSource(kind="shipped"),
 )

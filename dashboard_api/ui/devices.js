@@ -6,7 +6,7 @@ import { may } from "/ui/lib/role.js";
 import { drawReleased, showRows } from "/ui/lib/rows.js";
 
 const MAX_SHOWN = 1000;
-const TRIAL_SPACE = "face:gabor-512";
+const BUILT_IN_SPACE = "face:resnet29-512";
 
 export async function refreshDevices() {
   const [devices, sync] = await Promise.all([
@@ -20,7 +20,7 @@ function draw(devices, sync) {
   const positions = new Map(sync.devices.map((device) => [device.device_id, device]));
   const rows = devices.items.map((device) => row(device, positions.get(device.device_id)));
   showRows(byId("devices"), rows.length ? rows : [el("li", "empty", "No registered cameras yet.")]);
-  byId("trial").hidden = !devices.items.some((device) => TRIAL_SPACE in (device.info?.spaces ?? {}));
+  byId("built-in").hidden = !devices.items.some((device) => BUILT_IN_SPACE in (device.info?.spaces ?? {}));
   byId("sync-summary").textContent =
     `${sync.up_to_date} of ${plural(sync.devices.length, "camera", "cameras")} up to date · version ${sync.version}`;
 }

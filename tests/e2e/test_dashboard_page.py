@@ -68,7 +68,7 @@ async def test_cameras_identities_and_events_are_shown_and_events_arrive_live(
 
 async def test_the_problems_of_a_degraded_camera_are_shown(page: Page, board: Board) -> None:
     """Each problem has a sentence; the badge goes when the camera reports `ok`."""
-    sentence = "the model file for face:gabor-512 is another one than the registry has on record"
+    sentence = "the model file for face:resnet29-512 is another one than the registry has on record"
 
     async def send_heartbeat(state: str, *details: str) -> None:
         problems = [{"code": "model-differs", "detail": detail} for detail in details]
@@ -222,7 +222,7 @@ async def test_a_phone_shows_one_column_without_sideways_scrolling(page: Page, b
 
 async def test_the_problem_of_a_camera_is_readable_on_a_phone(page: Page, board: Board) -> None:
     """The sentence has the width of the screen."""
-    sentence = "the model file for face:gabor-512 is another one than the registry has on record"
+    sentence = "the model file for face:resnet29-512 is another one than the registry has on record"
     heartbeat = {"state": "degraded", "problems": [{"code": "model-differs", "detail": sentence}]}
     await board.registry.devices.record_reports(
         [DeviceReport.latest("cam-002", "heartbeat", heartbeat, now())]

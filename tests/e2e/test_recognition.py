@@ -116,7 +116,7 @@ def test_a_canary_command_of_the_dashboard_is_run(camera: LocalFleet) -> None:
         return call(camera, "GET", f"/api/v1/commands/{command['id']}")
 
     wait_until(lambda: answer()["state"] == "done", "the canary", SECONDS)
-    assert "face:gabor-512" in answer()["detail"]
+    assert "face:resnet29-512" in answer()["detail"]
     health = call(camera, "GET", f"/api/v1/devices/{FIRST}")
     assert health["heartbeat"]["state"] == "ok"
     assert health["problems"] == []

@@ -17,7 +17,7 @@ from deploy.local.fleet import LocalFleet
 from deploy.local.stack import Program
 
 DEVICES = ("a-001", "b-001")
-SPACE = "face:gabor-512"
+SPACE = "face:resnet29-512"
 SETTLE_SECONDS = 240
 
 

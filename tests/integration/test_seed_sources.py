@@ -222,7 +222,7 @@ def test_a_device_receives_the_deleted_identities(api: Api) -> None:
     api.ask("DELETE", "/api/v1/identities/visitor_5")
     api.ask("PATCH", "/api/v1/identities/visitor_3", json={"flag": "red"})
     embedding = np.random.default_rng(2).normal(size=512).tolist()
-    template = {"space": "face:gabor-512", "embedding": embedding}
+    template = {"space": "face:resnet29-512", "embedding": embedding}
     api.ask("POST", "/api/v1/identities", json={"user_id": "visitor_10", "templates": [template]})
     told = api.ask("GET", f"/api/edge/sync?since={first['version']}", key)
     assert [(one["action"], one["face_id"], one.get("flag")) for one in told["changes"]] == [

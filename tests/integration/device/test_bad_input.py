@@ -14,10 +14,10 @@ import pytest
 from onnx import helper
 
 from broker_bridge.contract import channels
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.messages import Heartbeat, Upsert, WireTemplate
 from deploy.local.sample_video import IDENTITIES, enrollment_photo, make_sample
 from deploy.local.stack import Mosquitto
-from device.vision import gabor
 from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.inference.tensorrt_builder import build_engine
@@ -252,7 +252,7 @@ def test_an_emotion_network_that_returns_nan_stops_no_recognition(
     """Recognition goes on; the emotion stage only reports its failure."""
     [(user_id, row)] = list(IDENTITIES.items())[:1]
     photo = PhotoEmbedder(load_detector(), load_embedder()).embed_photo(enrollment_photo(row))
-    template = WireTemplate(template_id="photo", space=gabor.SPACE_ID, vector=photo.vector)
+    template = WireTemplate(template_id="photo", space=DEFAULT_FACE_SPACE.space, vector=photo.vector)
     emotion = {
         "model": str(save_nan(tmp_path / "emotion.onnx")),
         "classes": list("abcd"),

@@ -98,7 +98,7 @@ def test_a_known_face_makes_one_event_and_unknown_faces_others(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_program: StartProgram, tmp_path: Path
 ) -> None:
     """A device enrolls over the wire, recognises, sends a picture and gets a receipt."""
-    space = "face:gabor-512"
+    space = "face:resnet29-512"
     [user_id, other_id] = list(IDENTITIES)[:2]
     photo = enrollment_photo(IDENTITIES[user_id])
     face = PhotoEmbedder(load_detector(), load_embedder()).embed_photo(photo)

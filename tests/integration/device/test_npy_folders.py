@@ -19,7 +19,7 @@ from tests.integration.device.test_device_program import PYTHON, camera, run
 from tests.waiting import wait_until
 
 StartProgram = Callable[..., Program]
-FACE, GAIT = "face:gabor-512", "gait:gait-256"
+FACE, GAIT = "face:resnet29-512", "gait:gait-256"
 
 
 @pytest.fixture

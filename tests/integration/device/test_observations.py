@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import to_array, to_base64
 from broker_bridge.contract.messages import Assignment, Observation, SpaceHead, SyncHead
 from deploy.local.sample_video import IDENTITIES, SampleVideo, make_sample
@@ -21,7 +22,6 @@ from deploy.local.stack import Mosquitto, Program
 from device.__main__ import app
 from device.bootstrap import sole_owner
 from device.store.db_manager import DatabaseManager
-from device.vision import gabor
 from device.vision.drawing import draw
 from tests.conftest import FreshDevice
 from tests.device_samples import ModelRegistry
@@ -79,7 +79,7 @@ def tracker(mosquitto: Mosquitto, fresh_device: FreshDevice) -> Iterator[Tracker
 
 def head_of(model_sha256: str | None) -> SyncHead:
     space = SpaceHead(count=0, digest="0" * 16, model_sha256=model_sha256)
-    return SyncHead(epoch="aa", version=0, horizon=0, spaces={gabor.SPACE_ID: space})
+    return SyncHead(epoch="aa", version=0, horizon=0, spaces={DEFAULT_FACE_SPACE.space: space})
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_a_camera_sends_observations_of_known_and_unknown_faces(
     observations = tracker.messages(channels.OBSERVATION, fresh_device.id)
     assert len(tracker.vectors) == 2
     for observation in observations:
-        assert observation.space == gabor.SPACE_ID
+        assert observation.space == DEFAULT_FACE_SPACE.space
         assert np.linalg.norm(to_array(observation.vector)) == pytest.approx(1.0, abs=1e-5)
         assert observation.frame_size == [640, 480]
         assert 0 < observation.quality <= 1
@@ -336,7 +336,7 @@ def test_a_model_unlike_the_registrys_sends_no_observation(
     tracker.send(channels.SYNC_HEAD, head_of("9c" * 32), site_id=fresh_device.site)
     ended = annotate("--ask-tracker")
     assert ended.exit_code == 0, ended.output
-    assert "match no other vectors: the model file for face:gabor-512 is" in ended.output
+    assert "match no other vectors: the model file for face:resnet29-512 is" in ended.output
     assert tracker.messages(channels.OBSERVATION, fresh_device.id) == []
 
 

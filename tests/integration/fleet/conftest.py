@@ -29,7 +29,7 @@ from fleet.__main__ import app
 from tests.waiting import wait_until
 
 KEYS = {role: f"key-of-the-{role}" for role in ("admin", "operator", "source", "viewer")}
-FACE = "face:gabor-512"
+FACE = "face:resnet29-512"
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ async def test_photos_that_are_off_are_a_problem(registry: Registry, api_setting
 async def test_a_real_photo_is_embedded_by_the_devices_own_code(registry: Registry) -> None:
     """A portrait gives one vector of the built-in model; gravel is rejected."""
     embedder = PhotoEmbedder(load_detector(), load_embedder())
-    await registry.spaces.ensure(EmbeddingSpace("face:gabor-512", 512))
+    await registry.spaces.ensure(EmbeddingSpace("face:resnet29-512", 512))
     settings = ApiSettings()
     app: FastAPI = create_app(registry, settings, embedder)
     portrait = cv2.imencode(".png", samples.astronaut()[:300, 100:400, ::-1])[1].tobytes()
@@ -160,4 +160,4 @@ async def test_a_real_photo_is_embedded_by_the_devices_own_code(registry: Regist
             "photo-invalid",
         )
     (template,) = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
-    assert (template.space, len(template.vector)) == ("face:gabor-512", 2048)
+    assert (template.space, len(template.vector)) == ("face:resnet29-512", 2048)

@@ -24,7 +24,7 @@ from device.store.db_manager import DatabaseManager
 from tests.device_samples import person
 
 Enroll = Callable[..., Result]
-SPACE = "face:gabor-512"
+SPACE = "face:resnet29-512"
 
 
 @pytest.fixture

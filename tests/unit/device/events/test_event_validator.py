@@ -37,7 +37,9 @@ def test_the_fifth_frame_of_an_identity_is_an_event():
     door = Door()
     distances = [0.30, 0.26, 0.28, 0.29, 0.27]
     events = [
-        door.see(distance=distance, margin=0.2, inference_ms=45, space="face:gabor-512", gallery_version=812)
+        door.see(
+            distance=distance, margin=0.2, inference_ms=45, space="face:resnet29-512", gallery_version=812
+        )
         for distance in distances
     ]
     assert events[:4] == [None] * 4
@@ -54,7 +56,7 @@ def test_the_fifth_frame_of_an_identity_is_an_event():
             "inference_ms": 45,
             "track_id": "face_0",
             "margin": 0.2,
-            "space": "face:gabor-512",
+            "space": "face:resnet29-512",
             "gallery_version": 812,
         },
     }

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from broker_bridge.common.settings import load_settings
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from deploy.local.sample_video import FPS, IDENTITIES, UNKNOWN, enrollment_photo, make_sample
 from device.events.event_validator import EventValidator
 from device.recognition.assembly import build_recognition
 from device.recognition.pipeline import RecognitionPipeline
 from device.settings import DeviceSection, DeviceSettings, QualitySettings, Thresholds
-from device.vision import gabor
 from device.vision.capture.camera import Frame, open_camera
 from device.vision.detectors.detector import Detections
 from device.vision.detectors.loader import load_detector
@@ -57,8 +57,8 @@ class FrameClock:
 def pipeline_for(embedder, galleries, clock, parts=MappingProxyType({}), **settings):
     validator = EventValidator(
         "cam-001",
-        distance_threshold=gabor.DISTANCE_THRESHOLD,
-        min_margin=gabor.MIN_MARGIN,
+        distance_threshold=DEFAULT_FACE_SPACE.limits.distance,
+        min_margin=DEFAULT_FACE_SPACE.limits.margin,
         clock=clock,
         **settings,
     )
@@ -93,7 +93,7 @@ def test_each_identity_has_one_event_and_the_unknown_face_one(embedder, gallery,
         if seen.face == UNKNOWN:
             assert event.event_type == "unknown"
         else:
-            assert event.metadata["margin"] > gabor.MIN_MARGIN
+            assert event.metadata["margin"] > DEFAULT_FACE_SPACE.limits.margin
     assert pipeline.stats.counts["frames"] == sample.frames
     assert pipeline.stats.counts["events"] == len(sample.appearances)
     assert pipeline.stats.fps == pytest.approx(FPS, rel=0.1)
@@ -352,7 +352,7 @@ def test_matches_are_exact_up_to_the_thresholds(distance, margin):
             return super().match(queries, floor)
 
     limits = Thresholds(distance=distance, margin=margin)
-    device = DeviceSection(id="cam-001", site="lobby", thresholds={gabor.SPACE_ID: limits})
+    device = DeviceSection(id="cam-001", site="lobby", thresholds={DEFAULT_FACE_SPACE.space: limits})
     recognition = build_recognition(device)
     recognition.galleries.swap(Watched.empty(recognition.space))
     pipeline = recognition.build_pipeline(suppressed_reason=lambda: None, on_event=lambda *_: None)
@@ -365,8 +365,8 @@ def test_matches_are_exact_up_to_the_thresholds(distance, margin):
     ("limits", "recognised"),
     [
         (None, True),
-        ('{"face:gabor-512": {"distance": 0.0001}}', False),
-        ('{"face:gabor-512": {"distance": 0.25, "margin": 1.5}}', False),
+        ('{"face:resnet29-512": {"distance": 0.0001}}', False),
+        ('{"face:resnet29-512": {"distance": 0.25, "margin": 1.5}}', False),
     ],
 )
 def test_the_configured_thresholds_decide_what_is_recognised(gallery, samples, limits, recognised):

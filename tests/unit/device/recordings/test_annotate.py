@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.messages import Upsert, WireTemplate
 from deploy.local.sample_video import IDENTITIES, enrollment_photo, make_sample
 from device.__main__ import app
 from device.store.cursor import SyncCursor
 from device.store.db_manager import DatabaseManager
-from device.vision import gabor
 from device.vision.detectors.detector import FaceBox
 from device.vision.detectors.loader import load_detector
 from device.vision.drawing import AMBER, GREEN, FaceNote, draw
@@ -29,11 +29,13 @@ def footage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("footage")
     photos = PhotoEmbedder(load_detector(), load_embedder())
     face = photos.embed_photo(enrollment_photo(IDENTITIES[KNOWN]))
-    template = WireTemplate(template_id="t1", space=gabor.SPACE_ID, vector=face.vector, quality=face.quality)
+    template = WireTemplate(
+        template_id="t1", space=DEFAULT_FACE_SPACE.space, vector=face.vector, quality=face.quality
+    )
     db = DatabaseManager(folder / "data" / "device.db")
     db.initialize()
     upsert = Upsert(user_id=KNOWN, version=1, templates=[template])
-    db.apply_delta([upsert], [], SyncCursor("lobby", (gabor.SPACE_ID,), "aa", 1))
+    db.apply_delta([upsert], [], SyncCursor("lobby", (DEFAULT_FACE_SPACE.space,), "aa", 1))
     db.close()
     return make_sample(folder, [IDENTITIES[KNOWN]], cameras=1)[0]
 

@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import to_array
 from deploy.local.sample_video import FPS, IDENTITIES, enrollment_photo, make_sample
 from device.cli.replay import replay as replay_command
@@ -17,7 +18,6 @@ from device.recordings.format import RecordedSettings, find_recordings
 from device.recordings.recorder import ScoreRecorder
 from device.recordings.replay import SeenEvent, compare, replay
 from device.settings import DeviceSection, QualitySettings
-from device.vision import gabor
 from device.vision.capture.camera import open_camera
 from device.vision.detectors.loader import load_detector
 from device.vision.gallery import Gallery
@@ -60,9 +60,9 @@ def test_a_real_run_replays_to_exactly_its_events_and_refusals(tmp_path):
     pipeline = recognition.build_pipeline(suppressed_reason=lambda: None, on_event=lambda *_: None)
     settings = RecordedSettings(
         device_id=device.id,
-        space=gabor.SPACE_ID,
-        distance_threshold=gabor.DISTANCE_THRESHOLD,
-        min_margin=gabor.MIN_MARGIN,
+        space=DEFAULT_FACE_SPACE.space,
+        distance_threshold=DEFAULT_FACE_SPACE.limits.distance,
+        min_margin=DEFAULT_FACE_SPACE.limits.margin,
         confirmation_frames=device.confirmation_frames,
         consistency_threshold=device.consistency_threshold,
         cooldown_seconds=device.cooldown_seconds,

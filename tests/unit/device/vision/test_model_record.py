@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 
 from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
-from device.vision import gabor
 from device.vision.inference.session import ModelError
-from device.vision.model_record import read_record
+from device.vision.model_record import built_in_model, read_record
 
 
 def test_the_record_beside_the_built_in_model_is_that_of_the_contract() -> None:
     """What the bridge knows without the file, cameras read beside it."""
-    assert read_record(gabor.model_path()) == DEFAULT_FACE_SPACE
+    assert read_record(built_in_model()) == DEFAULT_FACE_SPACE
 
 
 def test_a_model_without_a_record_has_none(tmp_path: Path) -> None:
