@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.routing import BaseRoute
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.tasks import cancel_and_wait
@@ -99,19 +101,30 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan_of(services),
+        routes=[*_routes()],
     )
     app.state.services = services
     _add_middleware(app, services)
+    install_openapi(app)
+    pages.mount_pages(app)
+    return app
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """Return the routes of the REST API, the same for each application.
+
+    FastAPI prepares them at the first request, which takes long: once for this process.
+    """
+    routes = APIRouter()
     checked = [Depends(refuse_unknown_parameters)]
     for router in _ROUTERS:
         note_roles(router.routes)
         # The key first: an answer to a request without one tells nothing of the parameters.
-        app.include_router(router, dependencies=[Depends(authenticate), *checked])
+        routes.include_router(router, dependencies=[Depends(authenticate), *checked])
     note_roles(health_routes.router.routes)
-    app.include_router(health_routes.router, dependencies=checked)
-    install_openapi(app)
-    pages.mount_pages(app)
-    return app
+    routes.include_router(health_routes.router, dependencies=checked)
+    return tuple(routes.routes)
 
 
 def _lifespan_of(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
