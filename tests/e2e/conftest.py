@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import pytest
+import pytest_asyncio
 from fastapi import FastAPI
-from playwright.async_api import Page, Request, async_playwright
+from playwright.async_api import Browser, Page, Request, async_playwright
 from pydantic import SecretStr
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
@@ -106,7 +106,7 @@ async def fill_registry(registry: Registry) -> None:
         )
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def board(mongod: Mongod, mongo_database: str) -> AsyncIterator[Board]:
     registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     await fill_registry(registry)
@@ -126,11 +126,25 @@ async def board(mongod: Mongod, mongo_database: str) -> AsyncIterator[Board]:
     await registry.close()
 
 
-@pytest.fixture
-async def page(board: Board) -> AsyncIterator[Page]:
-    """Yield a page; fail on foreign requests, script errors and policy errors."""
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """Start a browser for the session; tests that use it run in the session's event loop."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     assert chromium, "Chromium is not on PATH: run `make setup`, or install the package chromium"
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield started
+        await started.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(board: Board, browser: Browser) -> AsyncIterator[Page]:
+    """Yield a page without cookies or storage of another test.
+
+    Fails on foreign requests, script errors and policy errors.
+    """
     foreign_urls: list[str] = []
     errors: list[str] = []
     first_url = board.url
@@ -139,18 +153,14 @@ async def page(board: Board) -> AsyncIterator[Page]:
         if not request.url.startswith((first_url, board.url, "blob:", "data:")):
             foreign_urls.append(request.url)
 
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        page = await browser.new_page(viewport={"width": 1280, "height": 860})
+    async with await browser.new_context(viewport={"width": 1280, "height": 860}) as context:
+        page = await context.new_page()
         page.on("request", note_request)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
         await page.goto(board.url)
         yield page
         await picture(page, "last")
-        await browser.close()
     assert foreign_urls == []
     assert errors == []
 

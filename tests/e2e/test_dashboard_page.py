@@ -3,6 +3,7 @@
 import base64
 
 import cv2
+import pytest
 from playwright.async_api import Page, expect
 from skimage import data as samples
 
@@ -10,6 +11,8 @@ from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 
 from .conftest import EVIL, KEY, Board, now, picture, sign_in
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def photo(size: int = 96) -> str:

@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
 from playwright.async_api import Locator, Page, Route, expect
 
 from .conftest import Board, sign_in
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def press(page: Page, button: Locator) -> None:

@@ -4,6 +4,7 @@ import signal
 import sys
 
 import httpx
+import pytest
 from playwright.async_api import Page, expect
 
 from deploy.local.stack import Mongod, free_port
@@ -11,6 +12,8 @@ from tests.conftest import StartProgram
 from tests.waiting import until
 
 from .conftest import Board, picture, sign_in
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SHORT_LIMITS = "window.wfmLimits = {silentMs: 4000, readMs: 3000, idleMs: 2000, failingMs: 1000}"
 

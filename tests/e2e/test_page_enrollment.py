@@ -1,10 +1,13 @@
 """Enrollment by the form of the dashboard page in a real browser."""
 
+import pytest
 from playwright.async_api import FilePayload, Page, Route, expect
 
 from broker_bridge.registry.identities.model import EnrollIdentity
 
 from .conftest import Board, picture, sign_in
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def photo(name: str = "me.jpg", content: bytes = b" a photo") -> FilePayload:

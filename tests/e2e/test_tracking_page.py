@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 import numpy as np
+import pytest
 from playwright.async_api import Locator, Page, expect
 
 from broker_bridge.registry import Registry
@@ -12,6 +13,8 @@ from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.workers import Workers
 
 from .conftest import BRIDGE, EVIL, SPACE, Board, now, picture, sign_in
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TIMEOUT = timedelta(seconds=30)
 HOUR = timedelta(hours=1)
