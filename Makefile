@@ -3,6 +3,9 @@
 
 BIN := .venv/bin
 
+# Tests start hundreds of programs, each of which would compile all its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo setup-contract-tools demo test test-long check bench clean
 
