@@ -662,7 +662,11 @@ class RandomHistory:
         self.device.tick()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=4 * settings.default.max_examples,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(steps=st.lists(_STEP, min_size=5, max_size=60))
 def test_loss_repetition_and_reordering_are_harmless(
     tmp_path_factory: pytest.TempPathFactory, steps: list

@@ -34,7 +34,6 @@ from tests.device_samples import ModelRegistry, ScriptedLink, seeded, vector
 
 SPACE = "face:test-64"
 DIMENSION = 64
-PEOPLE = 200
 RECORDING_BYTES = 400_000
 FRAME_SECONDS = 2
 BEGIN = datetime(2026, 1, 15, tzinfo=timezone.utc)
@@ -47,8 +46,9 @@ class Visits:
     name = "visits"
     space = EmbeddingSpace(SPACE, DIMENSION)
 
-    def __init__(self, clock):
+    def __init__(self, clock, people):
         self._clock = clock
+        self._people = people
         self._random = random.Random(5)
         self._visit = -1
         self._vector = None
@@ -59,7 +59,9 @@ class Visits:
             self._visit = visit
             is_unknown = self._random.random() < 0.2
             seed = (
-                self._random.randrange(10_000, 10_000_000) if is_unknown else self._random.randrange(PEOPLE)
+                self._random.randrange(10_000, 10_000_000)
+                if is_unknown
+                else self._random.randrange(self._people)
             )
             self._vector = to_array(vector(seed, DIMENSION))
         if second >= 6:
@@ -86,16 +88,17 @@ class GoodEnough:
 class Camera:
     """A device's parts without threads; the backend answers every minute."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, people: int):
         self.clock = FrameClock()
         self.folder = folder
+        self.people = people
         self.link = ScriptedLink()
         self.registry = ModelRegistry()
         self.db = DatabaseManager(folder / "device.db", utc_now=self.now)
         self.db.initialize()
         self.outbox = Outbox(self.db.connection, utc_now=self.now, source=seeded(), max_bytes=4_000_000)
         self.events = Counter()
-        visits = Visits(self.clock)
+        visits = Visits(self.clock, people)
         self.galleries = GalleryHolder(Gallery.empty(visits.space))
         self.sync = SyncManager(
             self.db,
@@ -180,8 +183,8 @@ class Camera:
             self.receive(
                 channels.REGISTERED, Registered(request_id=registration.request_id, result="created")
             )
-        user_id = minute % PEOPLE
-        if minute > PEOPLE and minute % 7 == 0:
+        user_id = minute % self.people
+        if minute > self.people and minute % 7 == 0:
             delta = self.registry.delete(f"EMP-{user_id}")
         else:
             delta = self.registry.enroll(f"EMP-{user_id}", user_id, space=SPACE)
@@ -223,15 +226,15 @@ def resident_mb():
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
-@pytest.mark.parametrize("hours", [8, pytest.param(24, marks=pytest.mark.long)])
-def test_after_a_day_nothing_has_grown(tmp_path, hours):
+@pytest.mark.parametrize(("hours", "people"), [(4, 100), pytest.param(24, 200, marks=pytest.mark.long)])
+def test_after_a_day_nothing_has_grown(tmp_path, hours, people):
     """A device is as large at the end of a day as at half of it.
 
-    24 hours are 43,200 frames, 10,800 visits and a change of the gallery each minute. Eight are the
-    shortest time whose first half fills the gallery.
+    24 hours are 43,200 frames, 10,800 visits and a change of the gallery each minute. Four are the
+    shortest time whose first half fills a gallery of a hundred.
     """
     half = hours * 1800
-    camera = Camera(tmp_path)
+    camera = Camera(tmp_path, people)
     sizes = {}
     for second in range(0, 2 * half, FRAME_SECONDS):
         camera.look(second)
