@@ -128,7 +128,7 @@ async def board(mongod: Mongod, mongo_database: str) -> AsyncIterator[Board]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """Start a browser for the session; tests that use it run in the session's event loop."""
+    """Start a browser for all tests, which run in the event loop of the session."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     assert chromium, "Chromium is not on PATH: run `make setup`, or install the package chromium"
     async with async_playwright() as playwright:
