@@ -73,10 +73,10 @@ def test_only_a_receipt_settles_an_event(
     peer.gives_receipts = False
     parts = start_device(mosquitto, fresh_device.id, fresh_device.site)
     parts.client.send_event(own_event(1, fresh_device), b"\xff\xd8\xff\xd9")
-    wait_until(lambda: len(peer.messages(channels.EVENT, fresh_device.id)) == 2, "the repeat")
+    wait_until(lambda: len(peer.messages(channels.EVENT, fresh_device.id)) >= 2, "the repeat")
     assert parts.outbox.depth == 1
 
-    first, second = peer.messages(channels.EVENT, fresh_device.id)
+    first, second = peer.messages(channels.EVENT, fresh_device.id)[:2]
     assert first.event_id == second.event_id
     assert (first.image, second.image) == ("/9j/2Q==", "/9j/2Q==")
     assert [repeat.metadata["replayed"] for repeat in (first, second)] == [False, True]
@@ -211,7 +211,10 @@ def test_events_of_an_earlier_run_are_sent_first_as_replayed(
     wait_until(lambda: restarted.outbox.depth == 0, "all settled")
 
     late = peer.messages(channels.EVENT, fresh_device.id)[before:]
-    assert [event.event_id for event in late] == [own_event(n, fresh_device).event_id for n in range(5)]
+    # A busy machine may receive one twice: its receipt came too late.
+    assert list(dict.fromkeys(event.event_id for event in late)) == [
+        own_event(n, fresh_device).event_id for n in range(5)
+    ]
     assert all(event.metadata["replayed"] for event in late)
 
 

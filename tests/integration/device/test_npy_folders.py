@@ -78,8 +78,8 @@ def test_files_are_registered_and_identities_are_mirrored_as_files(
 
     np.save(folder / "gait_db" / "EMP-2.npy", to_array(vector(3, 256)))
     np.save(folder / "face_db" / "EMP-3.npy", np.ones(512))
-    wait_until(lambda: len(peer.messages(channels.REGISTER, fresh_device.id)) == 1, "the registration")
-    [request] = peer.messages(channels.REGISTER, fresh_device.id)
+    wait_until(lambda: peer.messages(channels.REGISTER, fresh_device.id), "the registration")
+    request = peer.messages(channels.REGISTER, fresh_device.id)[0]
     assert (request.user_id, request.space, request.kind) == ("EMP-2", GAIT, "employee")
     peer.send(
         channels.REGISTERED,
@@ -102,7 +102,10 @@ def test_files_are_registered_and_identities_are_mirrored_as_files(
     wait_until(lambda: files("gait_db") == ["EMP-2.npy"], "in both folders, and no other")
     program.stop()
     assert program.running is False
-    assert len(peer.messages(channels.REGISTER, fresh_device.id)) == 1
+    # Sent again only if a busy machine did not answer in time.
+    assert {one.request_id for one in peer.messages(channels.REGISTER, fresh_device.id)} == {
+        request.request_id
+    }
 
 
 def test_an_ambiguous_space_ends_the_program_with_a_sentence(tmp_path: Path) -> None:

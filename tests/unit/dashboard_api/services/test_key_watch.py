@@ -15,7 +15,7 @@ from broker_bridge.registry.api_keys import ApiKey, ApiKeyRecord
 from dashboard_api.services.key_watch import KeyWatch, WatchKeys
 
 NOW = datetime(2026, 1, 15, tzinfo=timezone.utc)
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class Keys:
