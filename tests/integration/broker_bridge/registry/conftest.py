@@ -5,10 +5,17 @@ from pydantic import SecretStr
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
+from broker_bridge.registry.mongo import client as mongo_client
 from deploy.local.stack import Mongod
 
 SPACE = EmbeddingSpace("face:test-8", 8)
 GAIT = EmbeddingSpace("gait:test-4", 4)
+
+
+@pytest.fixture
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for a server for 0.2 s; an option of the URI would not count."""
+    monkeypatch.setitem(mongo_client._DEADLINES, "serverSelectionTimeoutMS", 200)
 
 
 @pytest.fixture

@@ -83,8 +83,9 @@ async def test_several_programs_open_an_empty_database_at_once(mongo_settings: M
     await asyncio.gather(*(registry.close() for registry in opened))
 
 
+@pytest.mark.usefixtures("short_search")
 async def test_a_server_that_is_away_is_one_sentence_without_the_password() -> None:
-    uri = f"mongodb://me:hunter2@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
+    uri = f"mongodb://me:hunter2@127.0.0.1:{free_port()}/"
     with pytest.raises(RegistryUnavailableError, match="no MongoDB primary answers at 127") as refused:
         await Registry.open(MongoSettings(uri=SecretStr(uri), driver="motor"))
     assert "hunter2" not in str(refused.value)
