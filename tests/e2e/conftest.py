@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest_asyncio
 from fastapi import FastAPI
-from playwright.async_api import Browser, Page, Request, async_playwright
+from playwright.async_api import Browser, Page, Request, async_playwright, expect
 from pydantic import SecretStr
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
@@ -32,6 +32,9 @@ KEY = "key-of-an-operator"
 BRIDGE = "bridge-1"
 SPACE = EmbeddingSpace("face:gabor-512", 512)
 EVIL = "<img src=x onerror=document.title='owned'>"
+
+# Longer than anything takes on a machine whose cores are busy; five seconds are the default.
+expect.set_options(timeout=30_000)
 
 
 @dataclass(frozen=True)

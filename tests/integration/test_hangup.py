@@ -127,7 +127,7 @@ def test_bridge_and_api_end_at_a_sigterm_during_their_start(start_program: Start
             connection, _ = silent.accept()
             with connection:
                 # Nothing is to be drained yet: the end by the signal itself is as clean for systemd.
-                assert program.stop(timeout=5) in (0, -signal.SIGTERM)
+                assert program.stop(timeout=10) in (0, -signal.SIGTERM)
 
 
 def test_a_simulation_drains_at_a_hangup(tmp_path: Path, start_program: StartProgram) -> None:

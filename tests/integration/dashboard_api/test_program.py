@@ -63,7 +63,7 @@ def test_a_key_is_created_for_a_role(
     url = f"http://127.0.0.1:{port}"
     env = settings(mongod, mongo_database, port=port, photos=False, bootstrap_key=KEY)
     maker = start_program([*ARGS, "new-key", "wall-display", "--role", "viewer"], env)
-    assert maker.wait(20) == 0
+    assert maker.wait(60) == 0
     headers = {"Authorization": f"Bearer {maker.output().strip()}"}
     start_program(ARGS, env)
     wait_for(url)
@@ -71,7 +71,7 @@ def test_a_key_is_created_for_a_role(
     assert httpx.delete(f"{url}/api/v1/identities/EMP-12345", headers=headers).status_code == 403
     admin = {"Authorization": f"Bearer {KEY}"}
     assert httpx.delete(f"{url}/api/v1/identities/EMP-12345", headers=admin).status_code == 404
-    assert start_program([*ARGS, "new-key", "x", "--role", "king"], env).wait(20) == 2
+    assert start_program([*ARGS, "new-key", "x", "--role", "king"], env).wait(60) == 2
 
 
 def test_without_any_key_the_log_names_the_setting(
@@ -91,7 +91,7 @@ def test_each_wrong_setting_has_a_sentence(tmp_path: Path, start_program: StartP
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"api": {"port": 0, "bootstrap_key": "hunter2", "prot": 1}}))
     program = start_program([*ARGS, "--config", str(file)])
-    assert program.wait(20) == 2
+    assert program.wait(60) == 2
     body = program.log.read_text()
     assert [name for name in ("api.port", "api.bootstrap_key", "api.prot") if name not in body] == []
     assert len(body.splitlines()) == 3
@@ -107,7 +107,7 @@ def test_a_missing_mongodb_port_or_model_is_a_sentence(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         busy = start_program(ARGS, settings(mongod, mongo_database, port=port))
-        assert busy.wait(20) == 2
+        assert busy.wait(60) == 2
     model = start_program(
         ARGS, settings(mongod, mongo_database, port=free_port(), face_model="/no/model.onnx")
     )
@@ -116,7 +116,7 @@ def test_a_missing_mongodb_port_or_model_is_a_sentence(
         (busy, f"127.0.0.1:{port}"),
         (model, "api.face_model"),
     ]:
-        assert program.wait(20) == 2
+        assert program.wait(60) == 2
         assert words in program.log.read_text()
         assert len(program.log.read_text().splitlines()) == 1
 
@@ -134,10 +134,10 @@ def test_a_model_other_than_the_one_on_record_prevents_the_start(
     wait_for(f"http://127.0.0.1:{port}")
     program.stop()
     refused = start_program(ARGS, {**own, "WFM_API__FACE_MODEL": str(other_model)})
-    assert refused.wait(20) == 2
+    assert refused.wait(60) == 2
     assert "another model file on record" in refused.log.read_text()
     blind = start_program(ARGS, {**own, "WFM_API__FACE_MODEL": str(first), "WFM_API__FACE_DETECTOR": "scrfd"})
-    assert blind.wait(20) == 2
+    assert blind.wait(60) == 2
     assert "face_detector_model" in blind.log.read_text()
 
 

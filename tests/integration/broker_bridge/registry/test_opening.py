@@ -272,5 +272,5 @@ async def test_a_bridge_can_be_stopped_while_it_waits_for_the_registry(
             "wait for the lock",
             20,
         )
-        assert program.stop(timeout=5) == 0
+        assert program.stop(timeout=10) == 0
         client.admin.command("fsyncUnlock")

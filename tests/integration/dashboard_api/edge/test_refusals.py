@@ -46,7 +46,7 @@ def test_a_key_is_created_for_a_registered_device(
 
     def new_key(*more: str) -> tuple[int, str]:
         maker = start_program([*ARGS, "new-key", "door", *more], env)
-        return maker.wait(20), maker.output()
+        return maker.wait(60), maker.output()
 
     status, document = new_key("--role", "edge", "--device", "cam-9")
     assert (status, "cam-9 is not registered" in document) == (2, True)
