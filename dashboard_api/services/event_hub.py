@@ -86,7 +86,7 @@ class Subscription:
     _ended: bool = False
 
     def offer(self, event: LiveEvent) -> bool:
-        """Queue `event`; if the queue is full, end after it and return False."""
+        """Queue `event`; return False if the queue is full, which then ends it."""
         if self._queue.qsize() >= self.limit:
             # Missed and queued events have no gap, and are still read.
             self._queue.put_nowait(None)

@@ -84,10 +84,7 @@ def freeze_servers(fleet: LocalFleet) -> None:
     fleet.mongod.program.freeze()
 
 
-@pytest.mark.parametrize(
-    "cause_failure",
-    [pytest.param(no_failure, marks=pytest.mark.long), kill_broker, kill_database, freeze_servers],
-)
+@pytest.mark.parametrize("cause_failure", [no_failure, kill_broker, kill_database, freeze_servers])
 def test_each_program_ends_within_ten_seconds_of_sigterm(
     tmp_path: Path, cause_failure: Callable[[LocalFleet], None]
 ) -> None:

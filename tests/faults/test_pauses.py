@@ -18,7 +18,7 @@ BETWEEN_PAUSES = 1.5
 @pytest.mark.parametrize(
     "pauses",
     [
-        pytest.param((1.2, 2.0, 4.0), id="three"),
+        pytest.param((1.2, 2.0, 4.0, 10.0), id="all"),
         *(pytest.param((pause,), marks=pytest.mark.long) for pause in (1.2, 2.0, 4.0, 10.0)),
     ],
 )
