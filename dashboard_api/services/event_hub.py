@@ -86,15 +86,16 @@ class Subscription:
     _ended: bool = False
 
     def offer(self, event: LiveEvent) -> bool:
-        """Queue `event`; if the queue is full, end the subscription and return False."""
+        """Queue `event`; return False if the queue is full, which then ends it."""
         if self._queue.qsize() >= self.limit:
-            self.end()
+            # Missed and queued events have no gap, and are still read.
+            self._queue.put_nowait(None)
             return False
         self._queue.put_nowait(event)
         return True
 
     def end(self) -> None:
-        """End the iteration after the queued events."""
+        """End after the queued events; while missed ones are read, at once."""
         self._ended = True
         self._queue.put_nowait(None)
 
@@ -111,7 +112,8 @@ class Subscription:
             try:
                 async for event in self.missed:
                     if self._ended:
-                        break
+                        # The queued events come after missed ones that were not read.
+                        return
                     last_token = event.token
                     yield event
             except RegistryError as error:

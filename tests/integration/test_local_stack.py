@@ -134,3 +134,12 @@ def test_a_taken_port_is_not_handed_out(own_mosquitto: Mosquitto) -> None:
     assert free_port(own_mosquitto.port) != own_mosquitto.port
     other = free_port()
     assert free_port(other) == other
+
+
+def test_two_processes_are_not_given_the_same_port() -> None:
+    """A port that was given and is not used yet belongs to its process."""
+    port = free_port()
+    script = f"from deploy.local.ports import free_port; print(free_port({port}))"
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(other.stdout) != port
+    assert free_port(port) == port

@@ -105,16 +105,17 @@ def test_a_line_of_100_mb_is_skipped_within_bounded_memory(tmp_path: Path) -> No
     assert peak < 10_000_000
 
 
-def test_twenty_thousand_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lines", [20_000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_lines_are_read_one_at_a_time(tmp_path: Path, lines: int) -> None:
     """Memory does not grow with the file, and the total is known at the start."""
     file = tmp_path / "people.jsonl"
-    file.write_text("".join(f'{{"user_id":"EMP-{n}","display_name":"Sample"}}\n' for n in range(20_000)))
+    file.write_text("".join(f'{{"user_id":"EMP-{n}","display_name":"Sample"}}\n' for n in range(lines)))
     tracemalloc.start()
     people = open_source(str(file), [], NpySpaces())
     count = sum(entry.candidate is not None for entry in people.entries)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (people.total, count) == (20_000, 20_000)
+    assert (people.total, count) == (lines, lines)
     assert peak < 3_000_000
 
 
