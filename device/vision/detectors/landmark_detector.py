@@ -12,8 +12,8 @@ from device.vision.landmarks import LandmarkPredictor
 from .detector import Detections, Detector, Float32
 from .geometry import EYE_CORNER_POINTS, PREDICTOR_FRAMES
 
-# Under this score, twenty windows of the cascade, a find is doubtful.
-_DOUBTFUL_SCORE = 2 / 3
+# Under this score, forty windows of the cascade, a find is doubtful.
+_DOUBTFUL_SCORE = 0.8
 # The landmarks of a face are found again from these starts, in sides of the box, and move by less than this.
 _OTHER_STARTS = (0.85, 1.2)
 _MOST_MOVED = 0.03
@@ -22,10 +22,10 @@ _MOST_MOVED = 0.03
 class LandmarkDetector:
     """A detector of boxes, whose faces have predicted landmarks.
 
-    The frames of its faces must be among `PREDICTOR_FRAMES`. A find with a low score counts if its landmarks
-    stay where they are when the search for them starts from a smaller and from a larger square: of 27 false
-    finds of the cascade this drops 18, and none of 430 faces, blurred, dark, grainy and tilted ones among
-    them.
+    The frames of its faces must be among `PREDICTOR_FRAMES`. A find counts if its score is high, or its
+    landmarks stay where they are when the search for them starts from a smaller and from a larger square: of
+    27 false finds of the cascade this drops 20, and 1 of 430 faces, blurred, dark, grainy and tilted ones
+    among them.
     """
 
     def __init__(self, detector: Detector, predictor: LandmarkPredictor | None = None) -> None:
@@ -43,24 +43,26 @@ class LandmarkDetector:
         Raises as the detector does.
         """
         found = self._detector.detect(image)
-        landmarks = self._predict(image, found, 1.0)
+        landmarks = self._predict(image, found, (1.0,))[0]
         found = replace(found, landmarks=landmarks, layout=EYE_CORNER_POINTS)
         doubtful = np.flatnonzero(found.scores < _DOUBTFUL_SCORE)
         if not len(doubtful):
             return found
-        is_moved = self._are_moved(image, found.select(doubtful), landmarks[doubtful])
-        return found.select(np.setdiff1d(np.arange(len(found)), doubtful[is_moved]))
+        are_moved = self._are_moved(image, found.select(doubtful), landmarks[doubtful])
+        return found.select(np.setdiff1d(np.arange(len(found)), doubtful[are_moved]))
 
-    def _predict(self, image: Image, found: Detections, start: float) -> Float32:
+    def _predict(self, image: Image, found: Detections, starts: tuple[float, ...]) -> Float32:
+        """Return float32[starts, n, 5, 2], the landmarks from squares of so many times the usual side."""
         frame = PREDICTOR_FRAMES[found.frame]
-        squares = frame_squares(found.boxes, replace(frame, scale=frame.scale * start))
-        return self._predictor.predict(image, squares)
+        squares = [frame_squares(found.boxes, replace(frame, scale=frame.scale * start)) for start in starts]
+        landmarks = self._predictor.predict(image, np.concatenate(squares))
+        return landmarks.reshape(len(starts), len(found), 5, 2)
 
     def _are_moved(self, image: Image, found: Detections, landmarks: Float32) -> NDArray[np.bool_]:
         """Return bool[n], which faces have other landmarks from other starts."""
-        starts = [self._predict(image, found, start) for start in _OTHER_STARTS]
-        moves = np.sqrt(((np.stack(starts) - landmarks) ** 2).sum(axis=3).mean(axis=2))
-        return np.asarray(moves.max(axis=0) > _MOST_MOVED * found.boxes[:, 2:].max(axis=1))
+        moves = self._predict(image, found, _OTHER_STARTS) - landmarks
+        distances = np.sqrt((moves**2).sum(axis=3).mean(axis=2)).max(axis=0)
+        return np.asarray(distances > _MOST_MOVED * found.boxes[:, 2:].max(axis=1))
 
 
 class BoxDetector:
