@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from deploy.local.fleet import LocalFleet
 
-from . import cold_sync, enrollment, events, fanout, images, ingest, pipeline
+from . import cold_sync, enrollment, events, faces, fanout, images, ingest, pipeline
 from .scale import FULL, SHORT, SMALL, Scale
 from .stats import Row, show
 from .tracking import course, load
@@ -56,6 +56,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="length of streams (30)")
     parser.add_argument("--changes", type=int, help="number of enrollment changes (200)")
     parser.add_argument("--frames", type=int, help="frames through the pipeline (500)")
+    parser.add_argument(
+        "--faces",
+        type=Path,
+        help="measure recognition alone, on this folder with a folder of photos per person",
+    )
     parser.add_argument("--runs", type=int, help="number of cold syncs (7)")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
@@ -72,7 +77,9 @@ def main() -> int:
     scale = _scale(options)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="wfm-bench-") as name, Progress(transient=True) as progress:
-        for group in options.only or GROUPS:
+        if options.faces:
+            rows += faces.measure(options.faces, progress)
+        for group in options.only or (() if options.faces else GROUPS):
             # Each group starts servers of its own, which keep their data and ports in their folder.
             folder = Path(name) / group
             folder.mkdir()

@@ -15,10 +15,10 @@ DEFAULT_FACE_SPACE = SpaceRecord(
         distance=0.38,
         margin=0.05,
         same_person=0.62,
-        look_alike=0.58,
-        tracked_similarity=0.62,
+        look_alike=0.56,
+        tracked_similarity=0.6,
         tracked_margin=0.05,
-        tracked_by_position=0.55,
+        tracked_by_position=0.5,
     ),
     source=LimitsSource(kind="shipped"),
 )

@@ -1,13 +1,18 @@
 """`make bench` works as one command, from the first group to the last."""
 
+import io
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from rich.progress import Progress
 
+from benchmarks import faces
 from benchmarks.__main__ import GROUPS
+from deploy.local.sample_video import enrollment_photo
 
 REPOSITORY = Path(__file__).parents[2]
 ROWS = {
@@ -51,3 +56,18 @@ def test_the_short_form_runs_each_group(tmp_path: Path, groups: Sequence[str]) -
     missing = {group: row for group, row in ROWS.items() if group in groups and row not in ended.stdout}
     assert missing == {}, ended.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_recognition_is_measured_on_a_folder_of_people(tmp_path: Path) -> None:
+    """Rank-1, clips and tracker each have a row, and these two people are told apart."""
+    for person in range(2):
+        folder = tmp_path / f"person-{person}"
+        folder.mkdir()
+        photo = enrollment_photo(person)
+        (folder / "1.jpg").write_bytes(photo)
+        darker = Image.open(io.BytesIO(photo)).point(lambda level: level * 0.8)
+        darker.save(folder / "2.jpg")
+    rows = faces.measure(tmp_path, Progress(disable=True))
+    assert [row.holds for row in rows] == [True, True, True]
+    assert rows[0].must.startswith("rank-1 100.0% >= 98%, EER 0.0%")
+    assert rows[2].must.startswith("pair recall 1.000 >= 0.85, 0 merged")

@@ -52,7 +52,10 @@ class LandmarkDetector:
         return found.select(np.setdiff1d(np.arange(len(found)), doubtful[are_moved]))
 
     def _predict(self, image: Image, found: Detections, starts: tuple[float, ...]) -> Float32:
-        """Return float32[starts, n, 5, 2], the landmarks from squares of so many times the usual side."""
+        """Return float32[starts, n, 5, 2], the landmarks from squares of other sizes.
+
+        A start is so many times the usual side.
+        """
         frame = PREDICTOR_FRAMES[found.frame]
         squares = [frame_squares(found.boxes, replace(frame, scale=frame.scale * start)) for start in starts]
         landmarks = self._predictor.predict(image, np.concatenate(squares))
