@@ -6,7 +6,7 @@ from pydantic import Field
 
 from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import Epoch, EventId, RequestId, SpaceId
-from broker_bridge.contract.messages import Ratio, SpaceDigests, Version
+from broker_bridge.contract.messages import Liveness, Ratio, SpaceDigests, Version
 from broker_bridge.contract.wire import WireTime
 from dashboard_api.devices.views import ProblemView
 from dashboard_api.http.base_models import (
@@ -118,6 +118,7 @@ class VisitBody(Body):
     face_id: UserId
     timestamp: WireTime
     confidence: Ratio = 1.0
+    liveness: Liveness | None = None
 
 
 class VisitsBody(Body):

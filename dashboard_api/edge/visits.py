@@ -88,6 +88,7 @@ def to_visit(item: Mapping[str, Any], device: Device) -> Event:
             event_type="visit",
             timestamp=body.timestamp,
             confidence=body.confidence,
+            metadata={"liveness": body.liveness.model_dump()} if body.liveness else {},
         )
     except ValidationError as error:
         raise ContractError(EVENT_INVALID, describe(error)) from error

@@ -63,6 +63,9 @@ export class EventList {
     time.dateTime = event.timestamp;
     time.title = new Date(event.timestamp).toLocaleString();
     const confidence = `${Math.round(event.confidence * 100)} %`;
+    const liveness = event.metadata?.liveness;
+    const isMeasured = typeof liveness?.score === "number";
+    const live = isMeasured ? ` · liveness ${liveness.score.toFixed(2)} (${liveness.method})` : "";
     const { label, kind } = EVENT_TYPES[event.event_type] ?? { label: event.event_type, kind: "calm" };
     const row = el(
       "li",
@@ -72,7 +75,7 @@ export class EventList {
         "div",
         "what",
         el("strong", "", this.nameOf(event.user_id) ?? subject),
-        el("span", "hint", `${event.device_id} · ${confidence}${event.emotion_code ? ` · ${event.emotion_code}` : ""}`),
+        el("span", "hint", `${event.device_id} · ${confidence}${event.emotion_code ? ` · ${event.emotion_code}` : ""}${live}`),
       ),
       el("div", "marks", badge(label, kind), time),
     );

@@ -31,7 +31,18 @@ from .enrollment import (
     WireTemplate,
 )
 from .events import Event, Receipts, Rejection
-from .fields import Code, Count, EnrollmentPolicy, Flag, Ratio, Sentence, Version, WireError
+from .fields import (
+    Code,
+    Count,
+    EnrollmentPolicy,
+    Flag,
+    Liveness,
+    LivenessMethod,
+    Ratio,
+    Sentence,
+    Version,
+    WireError,
+)
 from .tracking import MAX_FRAME_SIDE, Assignment, BoundingBox, Observation, Pixels
 
 __all__ = [
@@ -49,6 +60,8 @@ __all__ = [
     "Event",
     "Flag",
     "Heartbeat",
+    "Liveness",
+    "LivenessMethod",
     "Observation",
     "Pixels",
     "Ratio",

@@ -2,12 +2,34 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
 from broker_bridge.contract.ids import DeviceId, EmotionCode, EventId, EventType, UserId
 from broker_bridge.contract.wire import OpenDocument, UpMessage, WireModel, WireTime
 
-from .fields import Code, Ratio, Sentence
+from .fields import Code, Liveness, Ratio, Sentence
+
+
+def _check_metadata(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Check the keys that the contract defines; the others are free."""
+    if metadata.get("liveness") is not None:
+        try:
+            Liveness.model_validate(metadata["liveness"])
+        except ValidationError as error:
+            raise ValueError(
+                "liveness is an object of a `score`, a number from 0 to 1, and a `method` of 1 to 32 "
+                "characters of a-z 0-9 _ -"
+            ) from error
+    return metadata
+
+
+_METADATA_PROPERTIES = {"liveness": {"anyOf": [Liveness.model_json_schema(), {"type": "null"}]}}
+Metadata = Annotated[
+    OpenDocument,
+    AfterValidator(_check_metadata),
+    Field(json_schema_extra={"properties": _METADATA_PROPERTIES}),
+]
+"""The metadata of an event: an open document, in which `liveness` is that of the contract."""
 
 
 class Event(UpMessage):
@@ -23,7 +45,7 @@ class Event(UpMessage):
     emotion_code: EmotionCode | None = None
     timestamp: WireTime
     confidence: Ratio
-    metadata: OpenDocument = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
     # Last, so that the line of a message shows what it says before some kilobytes of base64.
     image: str | None = None
 

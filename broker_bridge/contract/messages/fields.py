@@ -16,6 +16,17 @@ EnrollmentPolicy = Literal["closed", "visitors"]
 """Whether a site's cameras may register unknown faces: as `visitors`, or not at all (`closed`)."""
 
 
+LivenessMethod = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+"""How a camera told a living face from a picture of one, such as `depth` or `texture`."""
+
+
 class WireError(WireModel):
     code: Code
     detail: Sentence
+
+
+class Liveness(WireModel):
+    """Result of a liveness check: 0 for a picture or a mask, 1 for a living face."""
+
+    score: Ratio
+    method: LivenessMethod

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from broker_bridge.contract.ids import SpaceId, UserId
 from broker_bridge.contract.wire import ShortText, UpMessage, WireModel, WireTime, WireVector
 
-from .fields import Ratio, Version
+from .fields import Liveness, Ratio, Version
 
 Pixels = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -26,6 +26,7 @@ class Observation(UpMessage):
     frame_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = None
     space: SpaceId
     quality: Ratio | None = None
+    liveness: Liveness | None = None
     captured_at: WireTime
     vector: WireVector
 

@@ -48,6 +48,7 @@ async def test_a_repeat_gets_its_receipt_again_and_is_stored_once(peer: Peer, re
         ({"device_id": "cam-666"}, "facial_id", "device-mismatch"),
         ({"metadata": {"n": 2**70}}, "facial_id", "event-invalid"),
         ({"metadata": {"a\0b": 1}}, "facial_id", "event-invalid"),
+        ({"metadata": {"liveness": {"score": 1.1, "method": "depth"}}}, "facial_id", "event-invalid"),
         ({"user_id": "a/b"}, "facial_id", "event-invalid"),
         ({"timestamp": "1970-01-01T00:00:07.000Z"}, "facial_id", "event-time-implausible"),
         ({"timestamp": "2099-01-01T00:00:00.000Z"}, "facial_id", "event-time-implausible"),

@@ -164,6 +164,17 @@ async def test_a_rejected_registration_is_a_problem_with_its_code(
 # Visits
 
 
+LIVE = {"score": 1, "method": "depth"}
+WRONG_LIVENESS = (
+    {**LIVE, "score": 1.1},
+    {**LIVE, "score": "0.9"},
+    {**LIVE, "score": True},
+    {**LIVE, "method": ""},
+    {"score": 0.9},
+    0.9,
+)
+
+
 async def report(client: httpx.AsyncClient, *visits: Any) -> dict[str, Any]:
     answer = await client.post("/api/edge/visits", json={"visits": list(visits)})
     assert answer.status_code == 200, answer.text
@@ -182,7 +193,7 @@ async def test_reported_visits_are_recorded_once(
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     visits = [
         {"event_id": "EV3-1736942400000-a1b2c3", "face_id": "EMP-1", "timestamp": ago(60), "confidence": 0.9},
-        {"face_id": "EMP-1", "timestamp": ago(30)},
+        {"face_id": "EMP-1", "timestamp": ago(30), "liveness": LIVE},
     ]
     first, repeated = [await report(cam_a, *visits) for _ in range(2)]
     assert (first["success"], first["recorded"], repeated["recorded"]) == (True, 2, 0)
@@ -192,6 +203,8 @@ async def test_reported_visits_are_recorded_once(
         ("visit", "cam-a", "lobby")
     }
     assert {item["timestamp"] for item in events} == {item["timestamp"] for item in visits}
+    # Newest first; the visit without a liveness has none.
+    assert [item["metadata"] for item in events] == [{"liveness": LIVE}, {}]
 
 
 async def test_each_visit_is_decided_by_itself(cam_a: httpx.AsyncClient, registry: Registry) -> None:
@@ -217,6 +230,7 @@ async def test_each_visit_is_decided_by_itself(cam_a: httpx.AsyncClient, registr
         ({**good, "event_id": "EV1-1736942400000-a1b2c3"}, "event-invalid"),
         ({**good, "confidence": 1.5}, "event-invalid"),
         ({**good, "device_id": "cam-b"}, "event-invalid"),
+        *(({**good, "liveness": wrong}, "event-invalid") for wrong in WRONG_LIVENESS),
     ]
     document = await report(cam_a, *(visit for visit, _ in cases))
     assert {item["index"]: item["code"] for item in document["errors"]} == {
