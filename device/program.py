@@ -12,6 +12,7 @@ from broker_bridge.contract.errors import (
     CAMERA_DARK,
     CAMERA_FROZEN,
     GALLERY_STALE,
+    LIVENESS_FAILED,
     MODEL_FAILED,
     ContractError,
 )
@@ -145,11 +146,7 @@ class DeviceProgram:
         except ModelError:
             # Recognition goes on: the next frame may succeed.
             self.counts["frames_failed"] += 1
-        # By network: a frame without a face does not show that the embedder works.
-        if self._pipeline.failing:
-            self.health.report(MODEL_FAILED, "; ".join(self._pipeline.failing.values()))
-        else:
-            self.health.clear(MODEL_FAILED)
+        self._report_failures()
         if report is None:
             return
         self._observe(report, frame)
@@ -158,15 +155,21 @@ class DeviceProgram:
             self._recorder.use_limits(self._recognition.validator.limits)
             self._recorder.record(report)
 
+    def _report_failures(self) -> None:
+        # By network: a frame without a face does not show that the embedder works.
+        self._report_problem(MODEL_FAILED, "; ".join(self._pipeline.failing.values()))
+        liveness = self._recognition.liveness
+        self._report_problem(LIVENESS_FAILED, liveness.failure if liveness else None)
+
     def _report_pictures(self) -> None:
-        for code, is_wrong, detail in (
-            (CAMERA_FROZEN, self._pictures.is_frozen, FROZEN),
-            (CAMERA_DARK, self._pictures.is_dark, DARK),
-        ):
-            if is_wrong:
-                self.health.report(code, detail)
-            else:
-                self.health.clear(code)
+        self._report_problem(CAMERA_FROZEN, FROZEN if self._pictures.is_frozen else None)
+        self._report_problem(CAMERA_DARK, DARK if self._pictures.is_dark else None)
+
+    def _report_problem(self, code: str, detail: str | None) -> None:
+        if detail:
+            self.health.report(code, detail)
+        else:
+            self.health.clear(code)
 
     def _send(self, event: Event, box: FaceBox, frame: Frame) -> None:
         image = frame.image if self._settings.event_images else None

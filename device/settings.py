@@ -3,12 +3,21 @@
 They are the section `device` of the file, and `WFM_DEVICE__*` in the environment.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from broker_bridge.common.settings import FilePath, LogSettings, MqttSettings, Section, Settings
+from broker_bridge.contract.errors import LIVENESS_MISSING
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import DeviceId, EmotionCode, SiteId, SpaceId
 from device.events.match_limits import MatchLimits
@@ -35,6 +44,16 @@ def _index_as_text(source: object) -> object:
 CameraSource = Annotated[str, BeforeValidator(_index_as_text), Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Distance = Annotated[float, Field(ge=0, le=2)]
+
+
+def _check_import(path: str) -> str:
+    """Return `path`. Raises ValueError unless it has the form `module:name`."""
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", path, re.ASCII):
+        raise ValueError("a liveness check is module:name, such as acme_depth.check:DepthCheck")
+    return path
+
+
+ImportPath = Annotated[str, Field(max_length=256), AfterValidator(_check_import)]
 
 
 class Thresholds(Section):
@@ -144,6 +163,12 @@ class DeviceSection(Section):
     """Whether the device sends every face, also unknown ones, so that persons are tracked across cameras."""
     max_gallery_age_hours: Annotated[float, Field(ge=1e-6, le=480_000)] | None = None
     """Refuse matches when the gallery was last known to be current longer ago; none set: never."""
+    liveness_check: ImportPath | None = None
+    """What makes the liveness check, as `module:name`; the product includes none."""
+    liveness_threshold: Share | None = None
+    """The least score of a face that `liveness: require` lets pass."""
+    liveness: Literal["off", "report", "require"] = "off"
+    """Whether the liveness of faces is measured, and whether a face that is not live is dropped."""
     emotion: EmotionSettings | None = None
     record_scores: FilePath | None = None
     """A folder for recordings of scores (never pictures or vectors), to be replayed under other settings."""
@@ -165,6 +190,23 @@ class DeviceSection(Section):
     outbox_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     heartbeat_seconds: Seconds = HEARTBEAT_SECONDS
     sync_interval_minutes: Seconds = 15.0
+
+    @field_validator("liveness")
+    @classmethod
+    def _liveness_is_measurable(cls, mode: str, others: ValidationInfo) -> str:
+        # A setting that is wrong by itself is not among the others, and has a sentence of its own.
+        known = others.data
+        if mode != "off" and known.get("liveness_check", "") is None:
+            raise ValueError(
+                f"{LIVENESS_MISSING}: {mode!r} needs a liveness check, and the product includes none: name "
+                "yours in device.liveness_check as module:name, or set 'off'"
+            )
+        if mode == "require" and known.get("liveness_threshold", 1.0) is None:
+            raise ValueError(
+                f"{LIVENESS_MISSING}: 'require' needs device.liveness_threshold, above 0 and up to 1: no "
+                "limit holds for every check, and 'report' shows the scores of yours"
+            )
+        return mode
 
     @model_validator(mode="after")
     def _models_belong_together(self) -> "DeviceSection":

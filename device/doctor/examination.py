@@ -17,6 +17,7 @@ from device.enrollment.gallery_rows import GalleryRows
 from device.management.space_problems import SpaceOnRecord
 from device.management.spaces_on_record import stored_people, stored_record
 from device.recognition.assembly import limits_of, session_options
+from device.recognition.liveness_check import load_liveness_check
 from device.settings import DeviceSettings
 from device.store.connection import StoreError
 from device.store.inspection import inspect_store
@@ -96,6 +97,7 @@ class _Examination:
             "providers": self._check_providers,
             "canary": self._check_canary,
             "detector": self._check_detector,
+            **({"liveness": self._check_liveness} if device.liveness != "off" else {}),
             **({"emotion": self._check_emotion} if device.emotion else {}),
             "camera": self._check_camera,
             "disk": lambda: check_disk(device.data_dir, self._database, device.outbox_mb),
@@ -163,6 +165,17 @@ class _Examination:
         except ModelError as error:
             self._detector = None
             return CheckResult("detector", "fault", str(error), "check WFM_DEVICE__DETECTOR_MODEL")
+
+    def _check_liveness(self) -> CheckResult:
+        device = self._device
+        path = device.liveness_check or ""
+        try:
+            check = load_liveness_check(path)
+        except SettingsError as error:
+            return CheckResult("liveness", "fault", str(error), "check WFM_DEVICE__LIVENESS_CHECK")
+        detail = f"{path} is loaded as {check.method!r}, not tried on a face; liveness is {device.liveness!r}"
+        values: dict[str, JsonValue] = {"method": check.method, "threshold": device.liveness_threshold}
+        return CheckResult("liveness", "ok", detail, None, values)
 
     def _check_emotion(self) -> CheckResult:
         emotion = self._device.emotion

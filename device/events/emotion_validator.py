@@ -13,10 +13,11 @@ from pydantic import JsonValue
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.ids import EMOTION_CODE, new_event_id
-from broker_bridge.contract.messages import Event
+from broker_bridge.contract.messages import Event, Liveness
 from device.timing.expiring import ExpiringMap
 
 from .decision import COOLDOWN, REPEATED_FRAME
+from .recognition_track import lowest_liveness
 
 # The reasons, besides those of `decision`, for which an emotion reading makes no event.
 UNKNOWN_PERSON: Final = "unknown_person"
@@ -37,6 +38,7 @@ class _EmotionRun:
     since: float
     frames: int = 0
     confidence_sum: float = 0.0
+    liveness: Liveness | None = None
 
     @property
     def mean_confidence(self) -> float:
@@ -115,13 +117,14 @@ class EmotionEventValidator:
         *,
         intensity: float | None = None,
         frame_id: int | None = None,
+        liveness: Liveness | None = None,
     ) -> Event | None:
         """Return the event that this frame of `track_id` completes, or None.
 
         The reason for None is counted. `user_id` is None for a face that was not recognised,
         `emotion_code` (`EV2.n`) for an emotion without a code. `confidence` and `intensity` are 0..1;
-        without an intensity the event has the run's mean confidence. Raises ValueError for an invalid
-        code.
+        without an intensity the event has the run's mean confidence. Its liveness is the lowest of the run,
+        absent if a frame has none. Raises ValueError for an invalid code.
         """
         if emotion_code is not None and not EMOTION_CODE.fullmatch(emotion_code):
             raise ValueError(f"expected an emotion code EV2.n with up to three digits, got {emotion_code!r}")
@@ -138,6 +141,8 @@ class EmotionEventValidator:
 
         run, reason = self._extend_run(track.run, user_id, emotion_code, confidence, now)
         track.run = run
+        if run is not None:
+            run.liveness = lowest_liveness([liveness] if run.frames == 1 else [run.liveness, liveness])
         if run is None or reason is not None:
             self.refusals[reason or TOO_SHORT] += 1
             return None
@@ -176,6 +181,8 @@ class EmotionEventValidator:
             "track_id": track_id,
             "frames_tracked": run.frames,
         }
+        if run.liveness is not None:
+            metadata["liveness"] = run.liveness.model_dump()
         at = self._wall_clock()
         # A clock before 1970 (a dead battery) still gives a valid id.
         at_ms = max(0, int(at.timestamp() * 1000))

@@ -12,18 +12,19 @@ from pydantic import JsonValue
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
-from broker_bridge.contract.messages import Event
+from broker_bridge.contract.messages import Event, Liveness
 from device.timing.expiring import ExpiringMap
 
 from .decision import (
     COOLDOWN,
     INCONSISTENT_TRACK,
+    NOT_LIVE,
     REPEATED_FRAME,
     UNCONFIRMED,
     EventDecision,
 )
 from .match_limits import EXACT_BEYOND, MatchLimits
-from .recognition_track import UNKNOWN_REASONS, RecognitionTrack, rate_frame
+from .recognition_track import UNKNOWN_REASONS, RecognitionTrack, lowest_liveness, rate_frame
 
 
 class EventValidator:
@@ -123,12 +124,14 @@ class EventValidator:
         inference_ms: float | None = None,
         space: str | None = None,
         gallery_version: int | None = None,
+        liveness: Liveness | None = None,
     ) -> Event | None:
         """Return the event that this frame of `track_id` completes, or None.
 
         The reason for None is counted. `user_id` is the nearest identity, None if the gallery is empty,
         and `distance` its cosine distance (0..2). The event's confidence is the mean cosine similarity of
-        the agreeing frames, clipped to 0..1, unless `confidence` is given.
+        the agreeing frames, clipped to 0..1, unless `confidence` is given. Its liveness is the lowest of
+        these frames, absent if one of them has none.
         """
         return self.decide(
             track_id,
@@ -140,6 +143,7 @@ class EventValidator:
             inference_ms=inference_ms,
             space=space,
             gallery_version=gallery_version,
+            liveness=liveness,
         ).event
 
     def decide(
@@ -155,11 +159,13 @@ class EventValidator:
         inference_ms: float | None = None,
         space: str | None = None,
         gallery_version: int | None = None,
+        liveness: Liveness | None = None,
     ) -> EventDecision:
         """Return the event or its reason, as `process_recognition` returns the event.
 
         With a `suppressed_reason` (a blurred face, a stale gallery) the frame is no evidence, for or
-        against.
+        against; only NOT_LIVE takes the earlier frames of the track away, so that the frames of an event are
+        live in a row.
         """
         now = self._clock()
         self._tracks.expire(now)
@@ -172,11 +178,13 @@ class EventValidator:
         track.frames += 1
         self._tracks.put(track_id, track, now)
         if suppressed_reason is not None:
+            if suppressed_reason == NOT_LIVE:
+                track.window.clear()
             return self._suppress(suppressed_reason)
         if now - track.decided_at > self._max_track_age:
             # The old frames are no evidence any more; what the track reported stays reported.
             track.window.clear()
-        track.window.append(rate_frame(user_id, distance, margin, self._limits))
+        track.window.append(rate_frame(user_id, distance, margin, self._limits, liveness))
         track.decided_at = now
 
         details: dict[str, JsonValue] = {
@@ -243,11 +251,13 @@ class EventValidator:
         ]
         distance = _mean([frame.distance for frame in agreeing])
         margins = [frame.margin for frame in agreeing if frame.margin is not None]
+        liveness = lowest_liveness([frame.liveness for frame in agreeing])
         metadata: dict[str, JsonValue] = {
             "distance": round(distance, 4) if math.isfinite(distance) else None,
             "frames_tracked": track.frames,
             "track_id": track_id,
             "margin": round(_mean(margins), 4) if margins and user_id else None,
+            "liveness": liveness.model_dump() if liveness else None,
             **details,
         }
         if confidence is None:

@@ -1,8 +1,11 @@
 """Keep the last frames of a face track, judged by the limits of a match."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+from broker_bridge.contract.messages import Liveness
 
 from .decision import BELOW_THRESHOLD, LOW_MARGIN, NO_MATCH
 from .match_limits import MatchLimits
@@ -23,9 +26,16 @@ class RatedFrame:
     reason: str | None
     distance: float
     margin: float | None
+    liveness: Liveness | None = None
 
 
-def rate_frame(nearest: str | None, distance: float, margin: float | None, limits: MatchLimits) -> RatedFrame:
+def rate_frame(
+    nearest: str | None,
+    distance: float,
+    margin: float | None,
+    limits: MatchLimits,
+    liveness: Liveness | None = None,
+) -> RatedFrame:
     """Return the frame with its identity, or with the reason for none."""
     reason = None
     if nearest is None:
@@ -35,7 +45,13 @@ def rate_frame(nearest: str | None, distance: float, margin: float | None, limit
         reason = BELOW_THRESHOLD
     elif margin is not None and not margin >= limits.margin:
         reason = LOW_MARGIN
-    return RatedFrame(nearest, nearest if reason is None else None, reason, distance, margin)
+    return RatedFrame(nearest, nearest if reason is None else None, reason, distance, margin, liveness)
+
+
+def lowest_liveness(frames: Sequence[Liveness | None]) -> Liveness | None:
+    """Return the lowest of `frames`; None without frames, or if one of them has none."""
+    known = [liveness for liveness in frames if liveness is not None]
+    return min(known, key=lambda liveness: liveness.score) if known and len(known) == len(frames) else None
 
 
 @dataclass
@@ -53,7 +69,10 @@ class RecognitionTrack:
 
     def judge_again(self, limits: MatchLimits) -> None:
         """Judge the frames of the window by other limits."""
-        frames = [rate_frame(each.nearest, each.distance, each.margin, limits) for each in self.window]
+        frames = [
+            rate_frame(each.nearest, each.distance, each.margin, limits, each.liveness)
+            for each in self.window
+        ]
         self.window.clear()
         self.window.extend(frames)
 

@@ -23,6 +23,8 @@ from device.vision.tracker import FaceTracker
 
 from .emotions import EmotionStage
 from .limits import LimitsInUse
+from .liveness import LivenessStage
+from .liveness_check import load_liveness_check
 from .pipeline import OnEvent, RecognitionPipeline
 
 
@@ -38,6 +40,7 @@ class Recognition:
     galleries: GalleryHolder
     validator: EventValidator
     quality: QualityGate
+    liveness: LivenessStage | None
     emotions: EmotionStage | None
     clock: FrameClock
     limits: LimitsInUse
@@ -66,6 +69,7 @@ class Recognition:
             self.galleries,
             self.validator,
             quality=self.quality,
+            liveness=self.liveness,
             emotions=self.emotions,
             limits=self.limits.match_limits,
             clock=self.clock,
@@ -111,6 +115,7 @@ def build_recognition(device: DeviceSection) -> Recognition:
         galleries=GalleryHolder(Gallery.empty(embedder.space)),
         validator=validator,
         quality=QualityGate(device.quality),
+        liveness=_liveness(device),
         emotions=_emotions(device.id, device.emotion, options, clock) if device.emotion else None,
         clock=clock,
         limits=limits,
@@ -135,6 +140,14 @@ def _unknown_thresholds(unknown: Sequence[str], space: str) -> str:
         f"device.thresholds: {', '.join(unknown)} is no space of this device, which compares faces in "
         f"{space}: correct the name, or remove it"
     )
+
+
+def _liveness(device: DeviceSection) -> LivenessStage | None:
+    if device.liveness == "off":
+        return None
+    check = load_liveness_check(device.liveness_check or "")
+    # Without a threshold, which the settings do not let pass, nothing but certainty is enough.
+    return LivenessStage(check, device.liveness_threshold or 1.0 if device.liveness == "require" else None)
 
 
 def _emotions(

@@ -47,7 +47,12 @@ class EmotionStage:
         for row, emotion in zip(rows, self._classify(faces[rows]), strict=True):
             seen = sightings[row]
             event = self._validator.process_emotion(
-                seen.track_id, seen.decision.user_id, emotion.code, emotion.confidence, frame_id=frame_id
+                seen.track_id,
+                seen.decision.user_id,
+                emotion.code,
+                emotion.confidence,
+                frame_id=frame_id,
+                liveness=seen.liveness,
             )
             if event is not None:
                 events.append((event, seen.box))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from broker_bridge.contract.messages import Liveness
 from device.events.decision import EventDecision
 from device.vision.detectors.detector import FaceBox, Float32
 from device.vision.gallery import GalleryMatch
@@ -18,7 +19,7 @@ class FaceInFrame:
     """What the stages have found of one face so far.
 
     `row` is its position in the frame's detections. `suppressed_reason` says why the frame is no evidence
-    about this face. Vector, quality and match stay None for a face that a stage skips.
+    about this face. Vector, quality, match and liveness stay None for a face that a stage skips.
     """
 
     row: int
@@ -30,6 +31,7 @@ class FaceInFrame:
     vector: Float32 | None = None
     quality: float | None = None
     match: GalleryMatch | None = None
+    liveness: Liveness | None = None
 
     @property
     def distance(self) -> float:
@@ -45,4 +47,5 @@ class FaceInFrame:
             vector=self.vector,
             decision=decision,
             quality=self.quality,
+            liveness=self.liveness,
         )

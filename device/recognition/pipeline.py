@@ -1,6 +1,7 @@
 """Recognise the faces of a frame, in seven stages.
 
-The stages: detect, track, align, check quality, embed, match, validate.
+The stages: detect, track, align, check quality, embed, match, validate. With a liveness check it runs between
+quality and embedding.
 """
 
 import time
@@ -12,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
-from device.events.decision import LIMITS_MISSING, LOW_QUALITY, NO_VECTOR, QUARANTINED, EventDecision
+from device.events.decision import (
+    LIMITS_MISSING,
+    LOW_QUALITY,
+    NO_VECTOR,
+    NOT_LIVE,
+    QUARANTINED,
+    EventDecision,
+)
 from device.events.event_validator import EventValidator
 from device.events.match_limits import MatchLimits
 from device.timing.clocks import FrameClock
@@ -25,6 +33,7 @@ from device.vision.inference.session import ModelError
 from device.vision.quality import face_quality
 
 from .face_in_frame import FaceInFrame
+from .liveness import LivenessStage
 from .sighting import FrameReport, Sighting
 from .stage_times import INFERENCE, PipelineStats, StageTimer
 
@@ -89,6 +98,7 @@ class RecognitionPipeline:
         validator: EventValidator,
         *,
         quality: QualityCheck,
+        liveness: LivenessStage | None = None,
         emotions: EmotionReader | None = None,
         limits: Callable[[], MatchLimits | None] | None = None,
         clock: FrameClock | None = None,
@@ -105,6 +115,7 @@ class RecognitionPipeline:
         self._galleries = galleries
         self._validator = validator
         self._quality = quality
+        self._liveness = liveness
         self._emotions = emotions
         self._limits = limits or (lambda: validator.limits)
         self._clock = clock or FrameClock()
@@ -130,7 +141,11 @@ class RecognitionPipeline:
         suppressed = self._suppressed_reason() or self._follow_limits()
         faces = _faces_in_frame(found, track_ids, quality_reasons, suppressed)
         # A quarantined model has no useful vectors; an outdated gallery does not make vectors useless.
-        self._add_vectors([] if suppressed == QUARANTINED else faces, aligned, found.boxes)
+        useful = [] if suppressed == QUARANTINED else faces
+        if self._liveness is not None:
+            self._liveness.check_faces(frame, useful)
+            stages.end("liveness")
+        self._add_vectors(useful, aligned, found.boxes)
         stages.end("embed")
         with self._galleries.borrow() as gallery:
             self._add_matches([] if suppressed else faces, gallery)
@@ -170,8 +185,8 @@ class RecognitionPipeline:
         return None
 
     def _add_vectors(self, faces: Sequence[FaceInFrame], aligned: NDArray[np.uint8], boxes: Float32) -> None:
-        """Give every face of good quality its vector, or the reason NO_VECTOR."""
-        good = [face for face in faces if face.quality_reason is None]
+        """Give every usable face its vector, or the reason NO_VECTOR."""
+        good = [face for face in faces if face.quality_reason is None and face.suppressed_reason != NOT_LIVE]
         for face, vector in zip(good, self._embed(aligned[[face.row for face in good]]), strict=True):
             if vector.any():
                 face.vector = vector
@@ -214,6 +229,7 @@ class RecognitionPipeline:
             inference_ms=inference_ms,
             space=gallery.space.id,
             gallery_version=gallery.version,
+            liveness=face.liveness,
         )
 
     @contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from broker_bridge.contract.messages import Event
+from broker_bridge.contract.messages import Event, Liveness
 from device.events.decision import EventDecision
 from device.vision.detectors.detector import FaceBox, Float32
 from device.vision.gallery import GalleryMatch
@@ -16,7 +16,7 @@ class Sighting:
     `box` and `landmarks` (float32[5, 2]) are in pixels of the frame. `quality_reason` says why the face is
     not good enough to be recognised (None: it is). `match` is the nearest identity at any distance. `vector`
     is float32[d] of unit length, None for a face that was not embedded or has no vector. `quality` is the
-    vector's, 0..1 (see `face_quality`), None without a vector.
+    vector's, 0..1 (see `face_quality`), None without a vector. `liveness` is None without a check of it.
     """
 
     track_id: str
@@ -27,6 +27,7 @@ class Sighting:
     vector: Float32 | None
     decision: EventDecision
     quality: float | None = None
+    liveness: Liveness | None = None
 
 
 @dataclass(frozen=True)

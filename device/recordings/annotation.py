@@ -9,6 +9,7 @@ from device.events.decision import (
     COOLDOWN,
     INCONSISTENT_TRACK,
     LOW_QUALITY,
+    NOT_LIVE,
     QUARANTINED,
     STALE_GALLERY,
     UNCONFIRMED,
@@ -25,6 +26,7 @@ _COLOURS = {
     COOLDOWN: GREEN,
     UNCONFIRMED: GREEN,
     LOW_QUALITY: GREY,
+    NOT_LIVE: RED,
     QUARANTINED: RED,
     STALE_GALLERY: RED,
 }
@@ -92,6 +94,8 @@ class Annotator:
             near = decision.reason in _NEAR or (decision.event and decision.event.user_id)
             lines += [match.user_id if near else f"nearest {match.user_id}"]
             lines += [f"distance {match.distance:.2f}  margin {match.margin:.2f}"]
+        if seen.liveness is not None:
+            lines.append(f"liveness {seen.liveness.score:.2f}")
         if decision.event is not None:
             lines.append(f"EVENT {decision.event.event_type}")
         elif seen.quality_reason is not None:

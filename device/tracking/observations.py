@@ -149,6 +149,7 @@ class ObservationSender(SessionListener):
                 space=self._space.id,
                 vector=normalise(face.vector, self._space.dimension),
                 quality=face.quality,
+                liveness=face.liveness,
                 captured_at=captured_at,
             )
         except ValueError:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from broker_bridge.contract.messages import Liveness
+from device.events.decision import NOT_LIVE
 from device.recognition.sighting import Sighting
 from device.vision.detectors.detector import FaceBox, Float32
 
@@ -11,13 +13,15 @@ from device.vision.detectors.detector import FaceBox, Float32
 class FaceSample:
     """Current box of a track with its best vector since its last sample.
 
-    `vector` is float32[d] of unit length, `quality` is 0..1 (see `face_quality`).
+    `vector` is float32[d] of unit length, `quality` is 0..1 (see `face_quality`), `liveness` is of the face
+    of the vector.
     """
 
     track_id: str
     box: FaceBox
     vector: Float32
     quality: float
+    liveness: Liveness | None = None
 
 
 @dataclass
@@ -26,6 +30,7 @@ class _SampledTrack:
     sampled_at: float | None = None
     vector: Float32 | None = None
     quality: float = 0.0
+    liveness: Liveness | None = None
 
 
 class ObservationSampler:
@@ -33,7 +38,7 @@ class ObservationSampler:
 
     A track is sampled at its first face with a vector, then once in `every_seconds` while it is seen,
     with the best face since the last sample. A track that was not seen for `gone_seconds` is forgotten;
-    that is longer than a FaceTracker remembers a face.
+    that is longer than a FaceTracker remembers a face. A face that is not live drops the vector that waits.
     """
 
     def __init__(self, every_seconds: float = 1.0, gone_seconds: float = 2.0) -> None:
@@ -62,11 +67,13 @@ class ObservationSampler:
     def _sample(self, seen: Sighting, now: float) -> FaceSample | None:
         track = self._tracks.setdefault(seen.track_id, _SampledTrack(now))
         track.seen_at = now
+        if seen.decision.reason == NOT_LIVE:
+            track.vector = None
         quality = seen.quality or 0.0
         if seen.vector is not None and (track.vector is None or quality >= track.quality):
-            track.vector, track.quality = seen.vector, quality
+            track.vector, track.quality, track.liveness = seen.vector, quality, seen.liveness
         vector = track.vector
         if vector is None or (track.sampled_at is not None and now - track.sampled_at < self._every):
             return None
         track.sampled_at, track.vector = now, None
-        return FaceSample(seen.track_id, seen.box, vector, track.quality)
+        return FaceSample(seen.track_id, seen.box, vector, track.quality, track.liveness)

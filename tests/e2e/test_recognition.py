@@ -1,6 +1,7 @@
 """Test recognition end to end: visitors, emotions, commands, another model."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from deploy.local import sample_video
 from deploy.local.fleet import SITE, LocalFleet
+from tests.liveness_checks import STEADY
 from tests.networks import save_arcface_like, save_network, save_record
 from tests.waiting import wait_until
 
@@ -46,7 +48,7 @@ def events(fleet: LocalFleet, **fields: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def camera(fleet: LocalFleet) -> LocalFleet:
-    """Run a camera with a classifier that returns happy for every face."""
+    """Run a camera that finds every face happy, and surely a living one."""
     videos = sample_video.make_sample(fleet.folder / "videos", [sample_video.IDENTITIES[KNOWN]], cameras=1)
     smiles = save_network(
         fleet.folder / "smiles.onnx", *smiling(), input_shape=("n", 1, 64, 64), outputs=[("output", ("n", 3))]
@@ -65,6 +67,8 @@ def camera(fleet: LocalFleet) -> LocalFleet:
             "cooldown_seconds": 5,
             "heartbeat_seconds": 1,
             "emotion": emotion,
+            "liveness": "report",
+            "liveness_check": STEADY,
             "record_scores": str(fleet.folder / "scores"),
         },
     )
@@ -97,6 +101,14 @@ def test_only_a_recognised_identity_has_emotion_events(camera: LocalFleet) -> No
         assert event["event_id"].startswith("EV2.2-")
         assert event["metadata"]["intensity"] == pytest.approx(0.9, abs=0.01)
         assert event["metadata"]["duration_ms"] >= 300
+
+
+def test_every_event_has_the_liveness_that_the_camera_measured(camera: LocalFleet) -> None:
+    """The score of the firmware's check reaches the REST view of each type of event."""
+    for kind in ("facial_id", "emotion", "unknown"):
+        wait_until(partial(events, camera, event_type=kind), f"an event of type {kind}", SECONDS)
+        for event in events(camera, event_type=kind):
+            assert event["metadata"]["liveness"] == {"score": 0.93, "method": "depth"}
 
 
 def test_an_unknown_face_is_an_event_and_no_visitor_at_a_closed_site(

@@ -37,6 +37,7 @@ from device.vision.embedder import load_embedder
 from device.vision.inference.loader import open_session
 from device.vision.quality import QualityGate
 from tests.device_samples import NOON, event, person, seeded
+from tests.liveness_checks import STEADY
 from tests.networks import save_arcface_like, save_channel_means, save_nan
 
 SHA = "0" * 64
@@ -93,25 +94,31 @@ def test_a_new_device_with_the_embedded_model_has_only_a_broker_fault(tmp_path):
 
 
 def test_missing_detector_and_emotion_models_are_faults(tmp_path):
-    """Each model has a check of its own."""
+    """Each model has a check of its own, and so has the liveness check of a firmware."""
+    liveness = {"liveness": "report", "liveness_check": "no_such_package:Check"}
     emotion = {"model": tmp_path / "no-emotion.onnx", "classes": ["calm", "glad"], "codes": {"glad": "EV2.1"}}
     detector = {"detector": "scrfd", "detector_model": tmp_path / "no-scrfd.onnx"}
     model = save_arcface_like(tmp_path / "mine.onnx")
-    found = findings(settings(tmp_path / "data", model=model, space="face:mine", emotion=emotion, **detector))
-    assert found["detector"].state == found["emotion"].state == "fault"
+    found = findings(
+        settings(tmp_path / "data", model=model, space="face:mine", emotion=emotion, **detector, **liveness)
+    )
+    assert found["detector"].state == found["emotion"].state == found["liveness"].state == "fault"
+    assert "no_such_package" in found["liveness"].detail
     assert "no-scrfd.onnx" in found["detector"].detail
     assert "no-emotion.onnx" in found["emotion"].detail
     assert found["stages"].state == "skipped"
 
 
 def test_an_emotion_model_that_answers_is_sound(tmp_path):
-    """The three channel means are three scores."""
+    """The three channel means are three scores; a liveness check that loads is sound."""
     emotion = {
         "model": save_channel_means(tmp_path / "emotion.onnx"),
         "classes": ["calm", "glad", "sad"],
         "codes": {"glad": "EV2.1"},
     }
-    assert findings(settings(tmp_path / "data", emotion=emotion))["emotion"].state == "ok"
+    liveness = {"liveness": "report", "liveness_check": STEADY}
+    found = findings(settings(tmp_path / "data", emotion=emotion, **liveness))
+    assert found["emotion"].state == found["liveness"].state == "ok"
 
 
 # Machine

@@ -12,7 +12,7 @@ from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import to_array
 from deploy.local.sample_video import FPS, IDENTITIES, enrollment_photo, make_sample
 from device.cli.replay import replay as replay_command
-from device.events.decision import QUARANTINED
+from device.events.decision import NOT_LIVE, QUARANTINED
 from device.recognition.assembly import build_recognition
 from device.recordings.format import RecordedSettings, find_recordings
 from device.recordings.recorder import ScoreRecorder
@@ -112,6 +112,16 @@ def test_a_distance_threshold_removes_and_adds_events(door, tmp_path):
         ("vanishes", None),
         ("new", "EMP-2"),
     ]
+
+
+def test_frames_that_were_not_live_end_the_row_again(door, tmp_path):
+    """A replay has no check: it takes the recorded reason, with its effect."""
+    for live in [True, True, True, True, False] * 3 + [True] * 5:
+        door.see(door.face(suppressed_reason=None if live else NOT_LIVE))
+    door.recorder.close()
+    result = replayed(tmp_path)
+    assert kinds(result) == [("stays", "EMP-1")]
+    assert result.after.refusals == {"not_live": 3, "unconfirmed": 16}
 
 
 def test_a_margin_removes_an_event(door, tmp_path):
