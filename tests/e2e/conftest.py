@@ -76,7 +76,10 @@ class Board:
             [DeviceReport.latest(device_id, "applied", applied, now())]
         )
 
-    async def recognised(self, n: int, user_id: str | None, image: str | None = None) -> None:
+    async def recognised(
+        self, n: int, user_id: str | None, image: str | None = None, liveness: object = None
+    ) -> None:
+        """Record an event; a malformed `liveness` is one from before it was defined."""
         code, kind = ("EV1", "facial_id") if user_id else ("EV4", "unknown")
         event = Event.model_validate(
             {
@@ -89,6 +92,8 @@ class Board:
                 "image": image,
             }
         )
+        if liveness is not None:
+            event = event.model_copy(update={"metadata": {"liveness": liveness}})
         await self.registry.events.record([IncomingEvent(event, "lobby", now())])
 
 

@@ -39,7 +39,7 @@ async def test_cameras_identities_and_events_are_shown_and_events_arrive_live(
     page: Page, board: Board
 ) -> None:
     """Names that look like markup stay text; images are loaded with the key."""
-    await board.recognised(1, "EMP-12345", photo())
+    await board.recognised(1, "EMP-12345", photo(), {"score": 0.934, "method": "depth"})
     await sign_in(page)
     cameras, identities, events = (
         page.locator("#devices"),
@@ -51,11 +51,13 @@ async def test_cameras_identities_and_events_are_shown_and_events_arrive_live(
     await expect(identities).to_contain_text("Ana Petrova")
     await expect(identities).to_contain_text(EVIL)
     await expect(events.locator("li")).to_have_count(1)
+    await expect(events.locator("li")).to_contain_text("92 % · liveness 0.93 (depth)")
     await expect(page.get_by_text("live", exact=True)).to_be_visible()
-    await board.recognised(2, None)
+    await board.recognised(2, None, liveness="high")
     await board.recognised(3, "EMP-777", photo(64))
     await expect(events.locator("li")).to_have_count(3)
     await expect(events.locator("li").nth(1)).to_contain_text("unknown person")
+    await expect(events.locator("li").nth(1)).not_to_contain_text("liveness")
     await expect(events.get_by_role("img", name="EMP-12345 at cam-001")).to_be_visible()
     await expect(events.locator("img")).to_have_count(2)
     widths = await events.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")

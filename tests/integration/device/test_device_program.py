@@ -147,11 +147,13 @@ def run(args: list[str], env: dict[str, str]) -> "subprocess.CompletedProcess[st
 
 def test_wrong_settings_end_with_a_sentence_each() -> None:
     """The status is 2, without a traceback."""
-    finished = run([], {"WFM_DEVICE__ID": "Not An Id", "WFM_MQTT__PORT": "70000"})
+    wrong = {"WFM_DEVICE__ID": "Not An Id", "WFM_MQTT__PORT": "70000", "WFM_DEVICE__LIVENESS": "require"}
+    finished = run([], wrong)
     assert finished.returncode == 2
     assert "WFM_DEVICE__ID" in finished.stderr
     assert "WFM_DEVICE__SITE" in finished.stderr
     assert "WFM_MQTT__PORT" in finished.stderr
+    assert "liveness-missing: 'require' needs a liveness check" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 

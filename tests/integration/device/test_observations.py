@@ -16,7 +16,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
 from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import to_array, to_base64
-from broker_bridge.contract.messages import Assignment, Observation, SpaceHead, SyncHead
+from broker_bridge.contract.messages import Assignment, Liveness, Observation, SpaceHead, SyncHead
 from deploy.local.sample_video import IDENTITIES, SampleVideo, make_sample
 from deploy.local.stack import Mosquitto, Program
 from device.__main__ import app
@@ -26,6 +26,7 @@ from device.vision.drawing import draw
 from tests.conftest import FreshDevice
 from tests.device_samples import ModelRegistry
 from tests.integration.device.conftest import Peer
+from tests.liveness_checks import STEADY
 from tests.waiting import wait_until
 
 [FIRST_IDENTITY, *_] = IDENTITIES
@@ -135,7 +136,12 @@ def test_a_camera_sends_observations_of_known_and_unknown_faces(
 
     No log line has a vector.
     """
-    env = environment(WFM_DEVICE__SOURCE=str(footage.path), WFM_DEVICE__FPS="30")
+    env = environment(
+        WFM_DEVICE__SOURCE=str(footage.path),
+        WFM_DEVICE__FPS="30",
+        WFM_DEVICE__LIVENESS="report",
+        WFM_DEVICE__LIVENESS_CHECK=STEADY,
+    )
     program = run_camera(start_program, tracker, fresh_device, env)
 
     def all_counted() -> bool:
@@ -155,6 +161,7 @@ def test_a_camera_sends_observations_of_known_and_unknown_faces(
         assert np.linalg.norm(to_array(observation.vector)) == pytest.approx(1.0, abs=1e-5)
         assert observation.frame_size == [640, 480]
         assert 0 < observation.quality <= 1
+        assert observation.liveness == Liveness(score=0.93, method="depth")
         assert to_base64(observation.vector)[:40] not in program.log.read_text()
     tracks = {observation.track_id for observation in observations}
     for track in tracks:
