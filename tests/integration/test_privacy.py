@@ -51,7 +51,8 @@ class Wiretap(RecordingServer):
         self._target = target
 
     def answer(self, request: Request) -> Reply:
-        kept = {name: request.headers[name] for name in ("Authorization", "Content-Type")}
+        names = ("Authorization", "Content-Type")
+        kept = {name: request.headers[name] for name in names if name in request.headers}
         answer = httpx.request(
             request.method, f"{self._target}{request.path}", content=request.body, headers=kept, timeout=20
         )

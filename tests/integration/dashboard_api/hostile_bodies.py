@@ -21,7 +21,7 @@ HOSTILE_IDS = [
 HOSTILE_TEXTS = ["a\0b", "a\x1bb", "x" * LONG, "\ud800"]
 _GOOD_TEXTS = [
     "EMP-12345", "lobby", "face:test-8", "face", "resync", "photo_001", "upsert", "aabb",
-    "2026-01-15T10:00:00.000Z", "EV3-1736942400000-a1b2c3",
+    "2026-01-15T10:00:00.000Z", "EV3-1736942400000-a1b2c3", "a" * 64,
 ]  # fmt: skip
 _HUGE = 10**400
 

@@ -51,6 +51,7 @@ async def names(registry: Registry, api: httpx.AsyncClient) -> dict[str, str]:
         "site_id": "lobby",
         "job_id": job.json()["job_id"],
         "device_id": "cam-001",
+        "space": FACE,
         "global_id": str(await write_person(registry, [seen("cam-001", NOW)])),
     }
 

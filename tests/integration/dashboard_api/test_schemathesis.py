@@ -30,6 +30,9 @@ UNSTATED = (
     # Generators of clients read no schema that refers to itself, as that of the values in `args` would.
     *("an integer fits into 64 bits", "a key has 1 to", "nests at most"),
     "mode=add takes photos alone",  # Schemathesis evaluates no condition beside a file
+    # Two parts of a request that go together, or are of one order.
+    *("source says where", "calibrated limits name", "must be at most", "has no faces"),
+    *("cannot replace itself", "are of different modalities"),
 )
 """Reasons for a 422 that JSON Schema cannot state."""
 # `positive_data_acceptance` has no exception for a refusal by what is in the registry: see `is_understood`.
