@@ -20,8 +20,8 @@ from rich.progress import Progress
 from benchmarks.stats import Latency, Row
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Upsert, WireTemplate
+from broker_bridge.vectors.bit_scan import Engine
 from broker_bridge.vectors.index import DEFAULT_FLOOR, Nearest, VectorIndex
-from broker_bridge.vectors.sign_bits import Engine
 from device.enrollment.gallery_rows import GalleryRows
 from device.store.cursor import SyncCursor
 from device.store.db_manager import DatabaseManager

@@ -2,7 +2,7 @@
 
 Each person has one vector; two persons have a cosine of 0 +- 0.05, and every tenth is a look-alike at
 0.55 of the one before. Queries show persons at 0.5 and at 0.6 to 0.8. Of two look-alikes the right one
-must be found. A stranger has no match.
+must be found. A stranger has no match. The spaces of real networks follow (`real_spaces`).
 """
 
 import resource
@@ -21,8 +21,9 @@ from benchmarks.stats import Latency, Row
 from broker_bridge.vectors.index import DEFAULT_FLOOR, VectorIndex
 from fleet.tracks.faces import draw_at_cosine
 
-from . import pgvector
+from . import pgvector, real_spaces
 from .queries import Queries, Vectors
+from .recall import SearchRow, measure_recall
 
 T = TypeVar("T")
 
@@ -30,29 +31,8 @@ SIZES = {10_000: 1 / 5, 100_000: 1 / 20, 1_000_000: 1 / 20}
 """The numbers of persons, and at most what share of exact numpy's median a search may take."""
 PERSONS, MEGABYTES = 100_000, 260
 _DIMENSION = 512
-_RECALL = 0.999
 _ASKED = 1000
 _TURN = 25
-
-
-@dataclass(frozen=True)
-class SearchRow(Row):
-    """A row with recall@1 per kind of query.
-
-    For strangers it is the share without a match.
-    """
-
-    recalls: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        return super().holds and all(recall >= _RECALL for _, recall in self.recalls)
-
-    @property
-    def must(self) -> str:
-        kind, worst = min(self.recalls, key=lambda one: one[1])
-        found = "recall@1 1" if worst == 1 else f"recall@1 {worst:.4g} ({kind})"
-        return f"{found}, {super().must or ('holds' if self.holds else 'MISSED')}"
 
 
 @dataclass(frozen=True)
@@ -76,9 +56,12 @@ class MemoryRow(Row):
 
 
 def measure(progress: Progress, sizes: Sequence[int]) -> list[Row]:
-    """Measure searches among each number of persons, ascending; memory; pgvector."""
+    """Measure searches among each number of persons, memory, real spaces, pgvector.
+
+    The numbers ascend.
+    """
     random = np.random.default_rng(1)
-    task = progress.add_task("search", total=len(sizes) + 2)
+    task = progress.add_task("search", total=len(sizes) + 3)
     rows: list[Row] = [_memory(min(PERSONS, sizes[-1]))]
     progress.advance(task)
     matrix = make_persons(sizes[-1], random)
@@ -90,6 +73,8 @@ def measure(progress: Progress, sizes: Sequence[int]) -> list[Row]:
         rows += found
         bare[size] = found[-1].latency
         progress.advance(task)
+    rows += real_spaces.measure([size for size in sizes if size <= PERSONS])
+    progress.advance(task)
     rows += pgvector.measure(
         {size: (matrix[:size], _mixed(kinds[size], 150, random), bare[size]) for size in sizes[:2]}
     )
@@ -153,7 +138,7 @@ def _search(matrix: Vectors, kinds: dict[str, Queries], random: np.random.Genera
     exact = Latency.from_seconds(bare)
     for name, index in indexes.items():
         limit = SIZES.get(size) if name.startswith("faiss") else None
-        recalls = tuple((kind, _recall(index, one)) for kind, one in kinds.items())
+        recalls = tuple((kind, measure_recall(index, one, DEFAULT_FLOOR)) for kind, one in kinds.items())
         rows.append(
             SearchRow(
                 f"search {size:,} ({name})",
@@ -168,20 +153,6 @@ def _search(matrix: Vectors, kinds: dict[str, Queries], random: np.random.Genera
 
 def _turn(index: VectorIndex, turn: Vectors) -> list[float]:
     return [_timed(lambda query=query: index.search(query[np.newaxis]))[0] for query in turn]
-
-
-def _recall(index: VectorIndex, queries: Queries) -> float:
-    """Return the share of `queries` that found their own row.
-
-    For strangers: the share without a row at the floor or above.
-    """
-    right = 0
-    for answer, row in zip(index.search(queries.vectors), queries.rows.tolist(), strict=True):
-        if row < 0:
-            right += answer is not None and answer.similarity < DEFAULT_FLOOR
-        else:
-            right += answer is not None and answer.key == str(row)
-    return right / len(queries.rows)
 
 
 def _change(index: VectorIndex, keys: Sequence[str], matrix: Vectors, count: int = 1000) -> list[Row]:

@@ -1,30 +1,26 @@
 """Find nearest neighbours among unit vectors: by sign bits, then by exact cosine.
 
-All vectors with a cosine of `floor` or more to a query lie within a known Hamming radius
-(`sign_bits.search_radius`), and a search compares all rows within it. It compares every row where the radius
-contains too many rows, or none. FAISS or numpy counts bits; their answers are equal.
+Sign codes bound the cosine of each row to a query (`sign_bits`), and a search compares all rows that may
+reach `floor`. It compares every row where these are too many, or none, and in a small index. FAISS or numpy
+counts bits; their answers are equal.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .sign_bits import MIN_BITS, BitScan, Codes, Engine, Layout, Rows, SignBits, Vectors, search_radius
-
-N = TypeVar("N", bound=np.generic)
+from .bit_scan import Engine, Rows
+from .coded_rows import CodedRows
+from .rotation import Vectors
+from .sign_bits import UNIT_TOLERANCE
 
 DEFAULT_FLOOR = 0.5
 EXACT_ROWS = 1000
 """Up to this number of rows comparing every vector is as fast as comparing bits first."""
 
-_UNIT_TOLERANCE = 1e-3
-# Past this share of the rows, selecting them takes as long as comparing all.
-_EXACT_SHARE = 0.25
-_BLOCK_ROWS = 256
 _MIN_GROWTH = 64
 
 
@@ -54,7 +50,7 @@ def are_units(vectors: Vectors) -> NDArray[np.bool_]:
 
     NaN fails the comparison too.
     """
-    return np.abs(_squares(vectors) - 1) < 2 * _UNIT_TOLERANCE
+    return np.abs(_squares(vectors) - 1) < 2 * UNIT_TOLERANCE
 
 
 def _squares(vectors: Vectors) -> Vectors:
@@ -72,12 +68,10 @@ class VectorIndex:
 
     def __init__(self, dimension: int, engine: Engine | None = None) -> None:
         self.dimension = dimension
-        self._bits = SignBits(dimension)
-        self._scan = BitScan(engine)
-        self.engine = self._scan.engine
+        self._coded = CodedRows(dimension, engine)
+        self.engine = self._coded.engine
         self._count = 0
         self._vectors: Vectors = np.empty((0, dimension), dtype=np.float32)
-        self._codes: Codes = np.empty((0, self._bits.bits // 64), dtype=np.uint64)
         self._rows: dict[str, tuple[int, ...]] = {}
         self._keys: list[str] = []  # By row.
 
@@ -96,18 +90,15 @@ class VectorIndex:
         return index
 
     def _adopt(self, keys: Sequence[str], vectors: Vectors) -> None:
-        if len(keys) > EXACT_ROWS:
-            self._bits = SignBits.for_space_of(vectors)
-        self._codes = np.empty((len(keys), self._bits.bits // 64), dtype=np.uint64, order=self._scan.layout)
-        for start in range(0, len(keys), _BLOCK_ROWS):  # Blocks stay in the cache through all steps.
-            block = slice(start, start + _BLOCK_ROWS)
-            self._codes[block] = self._encode(vectors[block])
+        self._check_units(vectors)
         self._vectors = vectors.view()
         self._vectors.flags.writeable = False
         self._keys = list(keys)
         for row, key in enumerate(keys):
             self._rows[key] = (*self._rows.get(key, ()), row)
         self._count = len(keys)
+        self._coded.resize(0, len(keys))
+        self._fit()
 
     def __len__(self) -> int:
         """Return the number of vectors."""
@@ -120,16 +111,18 @@ class VectorIndex:
 
     def put(self, key: str, vectors: Vectors) -> None:
         """Replace all vectors of `key` by `vectors` (float32[m, d])."""
-        codes = self._encode(vectors)
+        self._check_units(vectors)
         self.remove(key)
         if not len(vectors):
             return
         self._reserve(len(vectors))
         rows = slice(self._count, self._count + len(vectors))
-        self._vectors[rows], self._codes[rows] = vectors, codes
+        self._vectors[rows] = vectors
+        self._coded.put(rows.start, vectors)
         self._keys += [key] * len(vectors)
         self._rows[key] = tuple(range(rows.start, rows.stop))
         self._count = rows.stop
+        self._fit()
 
     def remove(self, key: str) -> None:
         """Remove `key`, if it exists, and overwrite its vectors."""
@@ -144,9 +137,14 @@ class VectorIndex:
             if row != last:
                 self._keys[row] = last_key
                 self._rows[last_key] = tuple(row if own == last else own for own in self._rows[last_key])
-            for column in (self._vectors, self._codes):
+            for column in (self._vectors, *self._coded.columns):
                 column[row] = column[last]
                 column[last] = 0
+        self._fit()
+
+    def _fit(self) -> None:
+        if self._count > EXACT_ROWS:
+            self._coded.fit(self._vectors[: self._count])
 
     def _reserve(self, more: int) -> None:
         if self._vectors.flags.writeable and self._count + more <= len(self._vectors):
@@ -156,13 +154,10 @@ class VectorIndex:
             # In place, so that memory never contains them twice. Answers share no memory with the vectors.
             self._vectors.resize((capacity, self.dimension), refcheck=False)
         else:
-            self._vectors = self._grow(self._vectors, capacity, "C")
-        self._codes = self._grow(self._codes, capacity, self._scan.layout)
-
-    def _grow(self, rows: NDArray[N], capacity: int, order: Layout) -> NDArray[N]:
-        grown = np.zeros((capacity, *rows.shape[1:]), dtype=rows.dtype, order=order)
-        grown[: self._count] = rows[: self._count]
-        return grown
+            grown = np.zeros((capacity, self.dimension), dtype=np.float32)
+            grown[: self._count] = self._vectors[: self._count]
+            self._vectors = grown
+        self._coded.resize(self._count, capacity)
 
     def _check(self, vectors: Vectors) -> None:
         if vectors.shape[1:] != (self.dimension,) or vectors.dtype != np.float32:
@@ -170,11 +165,10 @@ class VectorIndex:
                 f"expected float32[n, {self.dimension}], got {vectors.dtype}{list(vectors.shape)}"
             )
 
-    def _encode(self, vectors: Vectors) -> Codes:
+    def _check_units(self, vectors: Vectors) -> None:
         self._check(vectors)
         if not are_units(vectors).all():
             raise ValueError("vectors are finite and of unit length, some of these are not")
-        return self._bits.encode(vectors)
 
     def search(self, queries: Vectors, floor: float = DEFAULT_FLOOR) -> list[Nearest | None]:
         """Return the nearest key of each of `queries` (float32[q, d]).
@@ -226,13 +220,9 @@ class VectorIndex:
 
         None means every row, where comparing them takes no longer.
         """
-        radius = search_radius(self._bits.bits, floor, max(1, self._count))
-        if not len(units):
-            return []
-        if self._count <= EXACT_ROWS or self.dimension < MIN_BITS or radius >= self._bits.bits // 2:
+        if self._count <= EXACT_ROWS:
             return [None] * len(units)
-        near = self._scan.find_within(self._codes[: self._count], self._bits.encode(units), radius)
-        return [rows if len(rows) <= self._count * _EXACT_SHARE else None for rows in near]
+        return self._coded.select(units, floor, self._count)
 
     def _nearest(self, unit: Vectors, rows: Rows | None) -> Nearest:
         if rows is not None and not len(rows):

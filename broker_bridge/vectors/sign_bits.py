@@ -1,109 +1,172 @@
-"""Encode unit vectors as sign bits, and find the codes within a Hamming distance.
+"""Encode unit vectors as sign bits around their mean, and bound their cosines.
 
-A code has one bit per coordinate, its sign: 64 bytes for 512 dimensions. A random rotation precedes it,
-unless the coordinates are as even as after one. Two vectors at an angle of t differ in a share t/pi of the
-bits on average (Charikar 2002). The rotation's rows are orthogonal, so the bits scatter less around that
-share than independent bits (Ji et al. 2012, "Super-Bit Locality-Sensitive Hashing"): see `search_radius`.
+A code has one bit per coordinate, its sign after a mean is subtracted and a random rotation applied: 64
+bytes for 512 dimensions. Any mean is valid, since <q, x> = <q-m, x-m> + <q, m> + <x, m> - <m, m>. Two bounds
+of the first term follow from the bits:
+
+- Two vectors at an angle of t differ in a share t/pi of the bits on average (Charikar 2002). The rotation's
+  rows are orthogonal, so the bits scatter less around that share than independent bits (Ji et al. 2012,
+  "Super-Bit Locality-Sensitive Hashing"): see `search_radius`.
+- Bits that are weighted by the query's coordinates scatter less again, if the projection of each vector on
+  its own code is known (Gao and Long 2024, "RaBitQ"): see `SignBits.exceed`.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from importlib import import_module
-from importlib.util import find_spec
-from itertools import pairwise
+from dataclasses import dataclass
 from math import acos, pi, sin, sqrt
 from statistics import NormalDist
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
+from .rotation import Vectors, rotation_of
+
 Codes = NDArray[np.uint64]
-Rows = NDArray[np.intp]
-Engine = Literal["faiss", "numpy"]
-Layout = Literal["C", "F"]
+Floats = NDArray[np.float32]
 
 MIN_BITS = 64
 """The signs of fewer dimensions do not estimate angles."""
+UNIT_TOLERANCE = 1e-3
+"""How far the length of a unit vector is from 1 at most."""
 
 _DEVIATIONS = 5.5
 # Expected within the radius at least, so that an answer below the floor is a near one too.
 _MIN_CANDIDATES = 16
-# numpy's passes over this many rows stay in the processor's cache.
-_BLOCK_ROWS = 32_768
-# From this many rows on a thread saves more than its start takes.
-_THREAD_ROWS = 250_000
+# The floor is lowered by what a length and the rounding of sums may add to a cosine.
+_SLACK = UNIT_TOLERANCE + 1e-4
+# Squared lengths below this are rounding.
+_TINY = 1e-12
+# A query's coordinates are weighted in four equal steps, of so many of their standard deviations (Max 1960).
+_STEP, _STEPS = 0.586, 4
+
+
+@dataclass(frozen=True)
+class QueryCode:
+    """A query's signs and coordinates around the mean.
+
+    A row x reaches the floor if <q-m, x-m> is at least floor + `offset` + |x-m|**2 / 2.
+    """
+
+    signs: Codes
+    coordinates: Floats
+    square: float
+    """|q-m|**2."""
+    offset: float
 
 
 class SignBits:
-    """The encoder of vectors float32[n, d] as codes uint64[n, bits/64].
+    """The encoder of vectors float32[n, d] around `mean`."""
 
-    The rotation is two rounds of random signs and a Walsh-Hadamard transform. After one round, where few
-    coordinates outweigh the rest as after a PCA, rows repeat and the bits depend on each other.
-    """
-
-    def __init__(self, dimension: int, *, rotated: bool = True) -> None:
-        self.dimension = dimension
-        self.bits = max(MIN_BITS, 1 << (dimension - 1).bit_length())
-        inner = 1 << (self.bits.bit_length() // 2)
-        self._shape = (-1, self.bits // inner, inner)
-        self._inner, self._outer = _hadamard(inner), _hadamard(self.bits // inner)
-        signs = np.random.default_rng(self.bits).integers(0, 2, (2, self.bits))
-        self._signs = (2 * signs - 1).astype(np.float32)
-        self._rotated = rotated or dimension < self.bits
+    def __init__(self, mean: Vectors, *, rotated: bool = True) -> None:
+        self.bits = max(MIN_BITS, 1 << (len(mean) - 1).bit_length())
+        self.mean = mean
+        self.rotated = rotated or len(mean) < self.bits
+        self._rotation = rotation_of(self.bits)
+        self._offset = (float(mean @ mean) - 1) / 2 - _SLACK
 
     @classmethod
-    def for_space_of(cls, vectors: Vectors) -> "SignBits":
-        """Return an encoder that rotates unless `vectors` look like random directions.
+    def for_space_of(cls, sample: Vectors) -> "SignBits":
+        """Return an encoder around the mean of `sample`.
 
-        A sample of about a thousand vectors decides.
+        It rotates unless the coordinates look like random directions.
         """
-        sample = vectors[:: len(vectors) // 1024 + 1].astype(np.float64)
-        count, dimension = sample.shape
-        with np.errstate(invalid="ignore"):
-            offset = np.square(sample.sum(axis=1)).sum()
-            fourth = dimension * np.square(np.square(sample)).sum()
+        mean = sample.mean(axis=0)
+        centred = sample - mean
+        squares = np.vecdot(centred, centred)
         # Random directions have a mean squared sum of 1, and a mean sum of fourth powers of 3 / dimension.
-        even = offset < 2 * count and abs(fourth - 3 * count) < 0.5 * count
-        return cls(dimension, rotated=not even)
+        offset = np.square(centred.sum(axis=1)).sum()
+        powers, total = np.square(centred), squares.sum()
+        fourth = len(mean) * (np.vecdot(powers, powers) / np.maximum(squares, _TINY)).sum()
+        return cls(mean, rotated=not (offset < 2 * total and abs(fourth - 3 * total) < 0.5 * total))
 
-    def encode(self, vectors: Vectors) -> Codes:
-        """Return the codes of finite vectors."""
-        values = self._rotate(vectors) if self._rotated else vectors
-        return np.packbits(values > 0, axis=1).view(np.uint64)
+    def _coordinates(self, centred: Vectors) -> Vectors:
+        return self._rotation.rotate(centred) if self.rotated else centred
 
-    def _rotate(self, vectors: Vectors) -> Vectors:
-        values = np.zeros((len(vectors), self.bits), dtype=np.float32)
-        values[:, : self.dimension] = vectors
-        folded, between = values.reshape(self._shape), np.empty_like(values).reshape(self._shape)
-        for signs in self._signs:
-            np.multiply(values, signs, out=values)
-            # The product of two small transforms is the large one, at the speed of BLAS.
-            np.matmul(folded, self._inner, out=between)
-            np.matmul(self._outer, between, out=folded)
-        return values
+    def encode(self, vectors: Vectors) -> tuple[Codes, Floats]:
+        """Return codes uint64[n, bits/64] of finite vectors, and float32[n, 2] of facts.
+
+        These are |x-m|**2, and the same over the projection of x-m on its code.
+        """
+        centred = vectors - self.mean
+        coordinates = self._coordinates(centred)
+        squares = np.maximum(np.vecdot(centred, centred), _TINY)
+        projections = np.maximum(np.abs(coordinates).sum(axis=1) / sqrt(self.bits), sqrt(_TINY))
+        return _pack(coordinates > 0), np.stack([squares, squares / projections], axis=1)
+
+    def encode_queries(self, units: Vectors) -> list[QueryCode]:
+        """Return the codes of finite vectors of unit length."""
+        centred = units - self.mean
+        coordinates = self._coordinates(centred)
+        squares = np.maximum(np.vecdot(centred, centred), _TINY)
+        offsets = self._offset - np.vecdot(units, self.mean)
+        return [
+            QueryCode(*one)
+            for one in zip(
+                _pack(coordinates > 0), coordinates, squares.tolist(), offsets.tolist(), strict=True
+            )
+        ]
+
+    def exceed(
+        self, query: QueryCode, floor: float, codes: Codes, distances: Floats, facts: Floats
+    ) -> Floats:
+        """Return by how much the cosines of rows may exceed `floor`; below 0: they do not.
+
+        `distances` are those of `codes` to the query's signs. The query's bits are weighted by the sizes of
+        its coordinates, in four steps. With u = x-m and v = q-m at an angle whose cosine is c, p the cosine
+        of u and its code, and k that of v and its weighted signs, the estimate of c has the variance
+        ((1 - c**2) * (1/k**2 - 1) + (1/p**2 - 1) * (1/k**2 - c**2)) / (bits - 1) over all rotations.
+        """
+        norm, sizes = sqrt(query.square), np.abs(query.coordinates)
+        steps = sizes * np.float32(sqrt(self.bits) / (_STEP * norm))
+        levels = np.minimum(steps, _STEPS - 1).astype(np.uint8)
+        weights = levels + np.float32(0.5)
+        along = max(float(np.vecdot(sizes, weights)) / norm, sqrt(_TINY))
+        coarseness = float(np.vecdot(weights, weights)) / along**2  # 1/k**2
+        factor, total = norm / sqrt(self.bits) / along, float(weights.sum())
+        different = codes ^ query.signs
+        low, high = (
+            np.bitwise_count(different & np.packbits(plane).view(np.uint64))
+            for plane in (levels & 1, levels >> 1)
+        )
+        # Sums of the columns are several times as fast as sums of the short rows.
+        counts = distances / 2 + np.ascontiguousarray((low + 2 * high).T).sum(axis=0, dtype=np.uint16)
+        squares, scales = facts.T
+        estimates = factor * (total - 2 * counts) * scales
+        required = floor + query.offset + squares / 2
+        products, limit = query.square * squares, np.square(required)
+        variances = (products - limit) * (coarseness - 1)
+        variances += (np.square(scales) / squares - 1) * (coarseness * products - limit)
+        deviations = np.sqrt(np.maximum(variances, 0) / (self.bits - 1))
+        excess: Floats = estimates + _DEVIATIONS * deviations - required
+        return excess
 
 
-def _hadamard(size: int) -> Vectors:
-    """Return Sylvester's orthogonal float32[size, size]; `size` is a power of two."""
-    matrix = np.ones((1, 1), dtype=np.float32)
-    while len(matrix) < size:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]]) / np.float32(sqrt(2))
-    return matrix
+def _pack(bits: NDArray[np.bool_ | np.uint8]) -> Codes:
+    return np.packbits(bits, axis=1).view(np.uint64)
 
 
-@lru_cache(maxsize=64)
-def search_radius(bits: int, floor: float, count: int) -> int:
-    """Return the Hamming radius that contains all of `count` rows at `floor` or more.
+def required_cosine(query: QueryCode, floor: float, squares: tuple[float, float]) -> float:
+    """Return the least cosine of q-m and x-m at which <q, x> can reach `floor`.
 
-    `floor` is a cosine. The radius is so wide that at least 16 unrelated rows are expected in it.
+    `squares` are the least and the largest |x-m|**2.
     """
-    mean, deviation = expected_distance(bits, floor)
-    unrelated = NormalDist(bits / 2, sqrt(bits) / 2)
-    nearest = unrelated.inv_cdf(min(0.5, _MIN_CANDIDATES / count))
-    return int(max(mean + _DEVIATIONS * deviation, nearest))
+    offset = floor + query.offset
+    least, most = squares
+    square = min(max(2 * offset, least), most)  # At 2 * offset the required cosine is smallest.
+    return (offset + square / 2) / sqrt(square * query.square)
+
+
+def search_radius(bits: int, cosine: float) -> int:
+    """Return the Hamming radius that contains all vectors at `cosine` or more."""
+    mean, deviation = expected_distance(bits, cosine)
+    return int(mean + _DEVIATIONS * deviation)
+
+
+def nearest_radius(bits: int, count: int) -> int:
+    """Return the Hamming radius in which 16 of `count` unrelated rows are expected.
+
+    More of them lie in it where the space is uneven.
+    """
+    return int(NormalDist(bits / 2, sqrt(bits) / 2).inv_cdf(min(0.5, _MIN_CANDIDATES / count)))
 
 
 def expected_distance(bits: int, cosine: float) -> tuple[float, float]:
@@ -116,73 +179,3 @@ def expected_distance(bits: int, cosine: float) -> tuple[float, float]:
     angle = acos(max(-1.0, min(1.0, cosine)))
     share = angle / pi
     return bits * share, sqrt(bits * max(0.0, share * (1 - share) - (sin(angle) / pi) ** 2))
-
-
-class BitScan:
-    """Counts differing bits with FAISS or numpy.
-
-    Both find the same rows with any number of threads. `engine` None selects FAISS if it is installed, else
-    numpy.
-    """
-
-    def __init__(self, engine: Engine | None = None) -> None:
-        self.engine: Engine = engine or ("faiss" if find_spec("faiss") else "numpy")
-        self._faiss: Any = import_module("faiss") if self.engine == "faiss" else None
-        # numpy reads one word of all rows at a time, FAISS all words of one row.
-        self.layout: Layout = "C" if self._faiss else "F"
-        self._pool: ThreadPoolExecutor | None = None
-
-    def find_within(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
-        """Return for each of `queries` the rows of `codes` within `radius`, ascending."""
-        scan = self._within_faiss if self._faiss else _within_numpy
-        parts = len(codes) // _THREAD_ROWS
-        # `os.cpu_count` reads a file.
-        parts = min(os.cpu_count() or 1, parts) if parts > 1 else 1
-        if parts == 1:
-            return scan(codes, queries, radius)
-        # Created once: creation takes as long as a scan of 30,000 rows. Threads start on demand.
-        self._pool = self._pool or ThreadPoolExecutor(thread_name_prefix="bit-scan")
-        bounds = [len(codes) * part // parts for part in range(parts + 1)]
-        # FAISS and numpy release the interpreter lock.
-        scans = [
-            self._pool.submit(scan, codes[start:end], queries, radius) for start, end in pairwise(bounds)
-        ]
-        found = [part_scan.result() for part_scan in scans]
-        return [
-            np.concatenate([start + rows for start, rows in zip(bounds, of_query, strict=False)])
-            for of_query in zip(*found, strict=True)
-        ]
-
-    def _within_faiss(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
-        faiss = self._faiss
-        # In this thread only: helper threads would wait for cores on which the networks' threads spin.
-        faiss.omp_set_num_threads(1)
-        result = faiss.RangeSearchResult(len(queries))
-        pointers = [faiss.swig_ptr(array.view(np.uint8)) for array in (queries, codes)]
-        # FAISS excludes the radius itself.
-        faiss.hamming_range_search(
-            *pointers, len(queries), len(codes), radius + 1, 8 * codes.shape[1], result
-        )
-        # The result owns these arrays and is freed with this call: copy them.
-        limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).tolist()
-        rows = faiss.rev_swig_ptr(result.labels, limits[-1])
-        return [rows[start:end].copy() for start, end in pairwise(limits)]
-
-
-def _within_numpy(codes: Codes, queries: Codes, radius: int) -> list[Rows]:
-    found: list[list[Rows]] = [[] for _ in queries]
-    for start in range(0, len(codes), _BLOCK_ROWS):
-        block = codes[start : start + _BLOCK_ROWS]
-        for query, rows in zip(queries, found, strict=True):
-            rows.append(np.flatnonzero(_distances(block, query) <= radius) + start)
-    return [np.concatenate(rows) for rows in found]
-
-
-def _distances(codes: Codes, query: Codes) -> NDArray[np.uint16]:
-    distances, ones = np.zeros(len(codes), dtype=np.uint16), np.empty(len(codes), dtype=np.uint8)
-    different = np.empty(len(codes), dtype=np.uint64)
-    for word, of_query in zip(codes.T, query, strict=True):
-        np.bitwise_xor(word, of_query, out=different)
-        np.bitwise_count(different, out=ones)
-        np.add(distances, ones, out=distances)
-    return distances
