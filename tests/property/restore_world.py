@@ -210,6 +210,10 @@ class RestoreWorld(SyncWorld):
     def confirm(self, poller: int) -> None:
         self._run(self._pollers[poller].confirm(self._registry))
 
+    def pass_time(self) -> None:
+        """Let the publisher read the registry: a restored one contradicts the head until then."""
+        self.publish_changes()
+
     def settle(self) -> None:
         """Repair the network and let every device sync until no further epoch begins."""
         for _ in range(_ROUNDS):

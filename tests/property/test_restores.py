@@ -63,6 +63,12 @@ def test_a_device_that_first_polled_after_the_backup_ends_equal(
     play(stage, [*lost, ("restore_backup",), ("restart_programs",), *deleted])
 
 
+def test_a_device_asks_until_the_publisher_notices_the_restore(stage: Stage) -> None:
+    """The retained head is of a version that the restored registry has not reached."""
+    lost: list[Step] = [("back_up",), *_enroll(0), ("publish_changes",), ("catch_up", 0)]
+    play(stage, [*lost, ("restore_with_drop",), ("catch_up", 0), ("catch_up", 1)])
+
+
 def test_a_report_that_the_bridge_gets_before_it_notices_confirms_nothing(stage: Stage) -> None:
     """A deletion follows at a version that the device had in the lost history."""
     lost: list[Step] = [*_enroll(0), ("back_up",), *_enroll(1, 2, 3), ("publish_changes",), ("catch_up", 0)]
