@@ -211,7 +211,10 @@ class RestoreWorld(SyncWorld):
         self._run(self._pollers[poller].confirm(self._registry))
 
     def pass_time(self) -> None:
-        """Let the publisher read the registry: a restored one contradicts the head until then."""
+        """Let the publisher read the registry.
+
+        A restored one contradicts the head until then.
+        """
         self.publish_changes()
 
     def settle(self) -> None:
