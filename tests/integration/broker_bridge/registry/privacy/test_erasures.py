@@ -99,7 +99,7 @@ async def test_no_collection_has_data_of_an_erased_identity(registry: Registry) 
     await registry.dead_letters.store(
         "wfm/v1/device/c/up/enrollment/register", vector, "payload-invalid", "?"
     )
-    secrets = [*biometrics(face(1), face(2)), JPEG, NAME.encode(), b"4711", b"\\u00c5ngstr"]
+    secrets = [*biometrics(face(1), face(2)), JPEG, NAME.encode(), KEY.external_id.encode(), b"\\u00c5ngstr"]
     before = await documents_with(registry, *secrets)
     assert before == {"identities", "templates", "events", "event_images", "dead_letters"}
 
