@@ -54,6 +54,7 @@ class ImportItem(_BulkAnswer):
     code: str = ""
     detail: str = ""
     look_alikes: list[LookAlikeItem] = []
+    not_compared: list[str] = []
     similar_ids: list[str] = []
 
 
@@ -94,6 +95,7 @@ class AddedPhoto(_BulkAnswer):
 
     version: int
     look_alikes: list[LookAlikeItem] = []
+    not_compared: list[str] = []
 
 
 class _ApiProblem(_BulkAnswer):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from broker_bridge.contract.errors import FILE_INVALID
 
-from .api_client import ApiClient, ImportItem, LookAlikeItem
+from .api_client import AddedPhoto, ApiClient, ImportItem
 from .errors import ApiRefusedError, CannotRunError, FileRefusedError
 from .import_source import ImportCandidate, ImportRefusal, ImportSource, PhotoFile, SourceEntry
 from .readers.files import read_photo
@@ -14,6 +14,7 @@ MAX_GROUP_IDENTITIES = 500
 MAX_GROUP_BYTES = 900 * 1024
 """Below the default of the API's `json_max_bytes`; where that is lower, a group is cut in half."""
 LOOK_ALIKE = "look-alike"
+NOT_COMPARED = "not-compared"
 SIMILAR_ID = "similar-id"
 # These statuses concern the content of a group, so a part of it may succeed; others concern every request.
 _ITEM_STATUSES = frozenset({400, 413, 422, 500})
@@ -29,6 +30,7 @@ class Importer:
         self._dry_run = dry_run
         self._group: list[ImportCandidate] = []
         self._bytes = 0
+        self._not_compared: set[str] = set()
 
     def import_source(self, source: ImportSource) -> None:
         """Import every entry of `source`; raises CannotRunError."""
@@ -77,7 +79,7 @@ class Importer:
         if item.result == "refused":
             self._add_refusal(candidate, item.code, item.detail)
             return
-        self._add_look_alikes(candidate.where, candidate.user_id, item.look_alikes)
+        self._add_look_alikes(candidate.where, candidate.user_id, item)
         if item.similar_ids:
             detail = f"its id resembles {', '.join(item.similar_ids)}: check whether it is the same person"
             self._report.add_warning(ImportRefusal(candidate.where, candidate.user_id, SIMILAR_ID, detail))
@@ -115,17 +117,24 @@ class Importer:
             self._report.add_refusal(ImportRefusal(where, candidate.user_id, error.code, error.detail))
         else:
             # The photo shows it, where the identity itself had no face yet.
-            self._add_look_alikes(where, candidate.user_id, added.look_alikes)
+            self._add_look_alikes(where, candidate.user_id, added)
             self._report.photos["unchanged" if added.version == version else "added"] += 1
             return added.version
         self._report.photos["refused"] += 1
         return version
 
-    def _add_look_alikes(self, where: str, user_id: str, found: Sequence[LookAlikeItem]) -> None:
-        """Report every identity that the new face resembles."""
-        for near in found:
+    def _add_look_alikes(self, where: str, user_id: str, stored: ImportItem | AddedPhoto) -> None:
+        """Report identities that a new face resembles, and spaces without a search."""
+        for near in stored.look_alikes:
             detail = f"looks like {near.nearest_user_id} (similarity {near.similarity:.2f} in {near.space})"
             self._report.add_warning(ImportRefusal(where, user_id, LOOK_ALIKE, detail))
+        for space in sorted(set(stored.not_compared) - self._not_compared):
+            self._not_compared.add(space)
+            detail = (
+                f"{space} has no limits, so look-alikes are not searched in it, for this identity and all "
+                "others: calibrate it (wfm-fleet model calibrate)"
+            )
+            self._report.add_warning(ImportRefusal(where, user_id, NOT_COMPARED, detail))
 
     def _add_refusal(self, candidate: ImportCandidate, code: str, detail: str) -> None:
         self._report.add_refusal(ImportRefusal(candidate.where, candidate.user_id, code, detail))

@@ -55,8 +55,14 @@ class Api:
         return httpx.get(self.url + path, headers={"Authorization": f"Bearer {KEYS['admin']}"}, timeout=30)
 
     def post(self, path: str, body: dict[str, object]) -> httpx.Response:
+        return self._send("POST", path, body)
+
+    def put(self, path: str, body: dict[str, object]) -> httpx.Response:
+        return self._send("PUT", path, body)
+
+    def _send(self, method: str, path: str, body: dict[str, object]) -> httpx.Response:
         headers = {"Authorization": f"Bearer {KEYS['admin']}"}
-        return httpx.post(self.url + path, json=body, headers=headers, timeout=30)
+        return httpx.request(method, self.url + path, json=body, headers=headers, timeout=30)
 
     def dump(self) -> str:
         """Return every document of every collection as JSON."""

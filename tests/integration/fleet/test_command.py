@@ -219,6 +219,17 @@ def test_a_photo_of_a_look_alike_is_imported_with_a_warning(api: Api, tmp_path: 
     assert warning["detail"].startswith("looks like EMP-1 (similarity ")
 
 
+def test_a_space_without_limits_is_told_once(api: Api, tmp_path: Path) -> None:
+    """Two people of one face are no look-alikes there, since no search was made."""
+    bare = [{"space": "face:bare-8", "vector": to_base64(vector(1, 8))}]
+    assert api.put("/api/v1/spaces/face:bare-8", {"dimension": 8}).status_code == 201
+    twins = [identity(n, templates=bare) for n in (1, 2)]
+    result = api.run("import", write_jsonl(tmp_path / "in.jsonl", twins), "--report", tmp_path / "report")
+    (warning,) = read_jsonl(tmp_path / "report")
+    assert (result.exit_code, warning["refused"], warning["code"]) == (0, False, "not-compared")
+    assert warning["detail"].startswith("face:bare-8 has no limits")
+
+
 def test_lines_are_read_from_and_written_to_a_pipe(api: Api) -> None:
     """With `-`, standard output carries nothing but identities."""
     sent = json.dumps(identity(1)).encode()
