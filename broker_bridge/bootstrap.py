@@ -106,7 +106,6 @@ class Bridge:
             may_track=self.tracker_election.holds_lease,
         )
         self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
-            channels.EVENT: self.ingest.accept_event,
             channels.SYNC_REQUEST: self.sync_responder.accept_request,
             channels.REGISTER: self.registrations.accept_request,
             **dict.fromkeys(presence.FOLLOWED, self.presence.accept_report),
@@ -147,8 +146,13 @@ class Bridge:
         with suppress(asyncio.TimeoutError, RegistryError):
             await asyncio.wait_for(self._workers.leave(self.bridge_id), _LEAVE_SECONDS)
 
-    def _dispatch(self, decoded: Decoded[Any], payload: bytes) -> None:
+    def _dispatch(self, decoded: Decoded[Any], payload: bytes, settle: Callable[[], None]) -> None:
+        if decoded.channel is channels.EVENT:
+            self.ingest.accept_event(decoded, payload, settle)
+            return
+        # What these messages are about is asked for or told again, should it be lost with this process.
         self._handlers[decoded.channel](decoded, payload)
+        settle()
 
     def _reject(self, topic: str, payload: bytes, error: ContractError) -> None:
         observed = channels.OBSERVATION.match(topic)

@@ -10,13 +10,13 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any, Protocol
 
-import aiomqtt
-from paho.mqtt.subscribeoptions import SubscribeOptions
+from mqtt5 import PublishPacket
 
-from .broker_client import open_client, tls_context
-from .common.broker_failures import BrokerFailure, of_error, of_reason
+from .broker_connection import BrokerConnection, BrokerFailedError, open_connection
+from .certificates import tls_context
 from .common.retry import Backoff
 from .common.settings import MqttSettings
 from .common.tasks import cancel_and_wait
@@ -28,14 +28,16 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF = Backoff(0.2, 10.0)
 _STABLE_SECONDS = 10.0
-# Below are the library's own numbers.
-_LAST_LIBRARY_CODE = 0x7F
 
 
 class Handler(Protocol):
-    """Handles a message. Called on the event loop, it must not block."""
+    """Handles a message. Called on the event loop, it must not block.
 
-    def __call__(self, decoded: Decoded[Any], payload: bytes) -> None: ...
+    It calls `settle` once the message must not come again: at once, or when it is durable. Messages are
+    acknowledged in their order, so that one that is not settled holds up all after it.
+    """
+
+    def __call__(self, decoded: Decoded[Any], payload: bytes, settle: Callable[[], None]) -> None: ...
 
 
 class RejectionCallback(Protocol):
@@ -76,7 +78,7 @@ class BrokerLink:
         self._reject = reject
         self._tls = tls_context(settings)
         self._share = f"$share/{share_group}/"
-        self._client: aiomqtt.Client | None = None
+        self._client: BrokerConnection | None = None
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
         self.counters: Counter[str] = Counter()
 
@@ -132,10 +134,10 @@ class BrokerLink:
             self.counters["publish_offline"] += 1
             return False
         try:
-            await client.publish(channel.topic(**ids), payload, channel.qos, channel.retain)
-        except aiomqtt.MqttError as error:
+            await client.publish(channel.topic(**ids), payload, channel.qos, retain=channel.retain)
+        except BrokerFailedError as error:
             self.counters["publish_failed"] += 1
-            _log.warning("link cannot publish channel=%s reason=%r", channel.name, str(_failure(error)))
+            _log.warning("link cannot publish channel=%s reason=%r", channel.name, str(error))
             return False
         self.counters["published"] += 1
         return True
@@ -147,10 +149,12 @@ class BrokerLink:
         while True:
             connected_at = None
             try:
-                async with open_client(self._settings, self._client_id, self._tls) as client:
+                async with open_connection(
+                    self._settings, self._client_id, self._tls, self._receive_all
+                ) as client:
                     connected_at = asyncio.get_running_loop().time()
                     await self._serve(client)
-            except aiomqtt.MqttError as error:
+            except BrokerFailedError as error:
                 self.counters["disconnects"] += 1
                 self._log_disconnect(error)
             if (
@@ -161,14 +165,14 @@ class BrokerLink:
             attempt += 1
             await asyncio.sleep(_BACKOFF.delay(attempt, jitter))
 
-    async def _serve(self, client: aiomqtt.Client) -> None:
+    async def _serve(self, client: BrokerConnection) -> None:
         self._subscribed = await self._subscribe(client, {})
         self._client = client
         self.counters["connects"] += 1
         _log.info("link connected to the broker host=%s port=%d", self._settings.host, self._settings.port)
         working = [
             asyncio.create_task(self._run_connect_actions()),
-            asyncio.create_task(self._receive_all(client)),
+            asyncio.create_task(client.wait_closed()),
             asyncio.create_task(self._keep_subscribed(client)),
         ]
         try:
@@ -179,12 +183,11 @@ class BrokerLink:
             self._subscribed = {}
             await cancel_and_wait(working)
 
-    async def _receive_all(self, client: aiomqtt.Client) -> None:
-        async for some in client.messages:
-            for message in cast("list[aiomqtt.Message]", some):
-                self._receive(message)
+    def _receive_all(self, client: BrokerConnection, messages: Sequence[PublishPacket]) -> None:
+        for message in messages:
+            self._receive(client, message)
 
-    async def _keep_subscribed(self, client: aiomqtt.Client) -> None:
+    async def _keep_subscribed(self, client: BrokerConnection) -> None:
         """Apply changes of the followed channels to the subscriptions, until cancelled."""
         while True:
             self._subscribed = await self._subscribe(client, self._subscribed)
@@ -195,7 +198,7 @@ class BrokerLink:
             await action()
 
     async def _subscribe(
-        self, client: aiomqtt.Client, subscribed: dict[Channel[Any], None]
+        self, client: BrokerConnection, subscribed: dict[Channel[Any], None]
     ) -> dict[Channel[Any], None]:
         """Change the subscriptions from `subscribed` to the followed channels."""
         self._following_changed.clear()
@@ -205,55 +208,45 @@ class BrokerLink:
                 continue
             # On a row without retain, "retain as published" shows a message that was retained by mistake. On
             # a row with retain its absence shows whether the broker kept the message or passes it on.
-            options = SubscribeOptions(qos=channel.qos, retainAsPublished=not channel.retain)
-            granted = await client.subscribe(self._filter(channel), options=options)
-            if any(code.is_failure for code in granted if not isinstance(code, int)):
+            if not await client.subscribe(
+                self._filter(channel), channel.qos, retain_as_published=not channel.retain
+            ):
                 _log.error("link subscription denied; check the broker's ACL topic=%s", channel.pattern)
         for channel in subscribed:
             if channel not in wanted:
                 await client.unsubscribe(self._filter(channel))
         return wanted
 
-    def _receive(self, message: aiomqtt.Message) -> None:
-        topic, payload = str(message.topic), message.payload
+    def _receive(self, client: BrokerConnection, message: PublishPacket) -> None:
+        topic, payload = message.topic, message.payload
         self.counters["received"] += 1
-        if not isinstance(payload, bytes) or (not payload and _clears_retained(message)):
+        settle = partial(client.acknowledge, message)
+        if not payload and _clears_retained(message):
+            settle()
             return
         try:
             decoded = _decode(topic, payload, retained=message.retain)
         except ContractError as error:
             self.counters[f"refused_{error.code}"] += 1
             self._reject(topic, payload, error)
+            settle()
             return
-        self._handle(decoded, payload)
+        self._handle(decoded, payload, settle)
 
     def _filter(self, channel: Channel[Any]) -> str:
         return f"{self._share}{channel.filter}" if channel.shared else channel.filter
 
-    def _log_disconnect(self, error: aiomqtt.MqttError) -> None:
+    def _log_disconnect(self, error: BrokerFailedError) -> None:
         where = f"{self._settings.host}:{self._settings.port}"
-        failure = _failure(error, tls=self._tls is not None)
-        _log.warning("link has no connection; trying again broker=%s reason=%r", where, str(failure))
+        _log.warning("link has no connection; trying again broker=%s reason=%r", where, str(error))
 
 
-def _failure(error: aiomqtt.MqttError, *, tls: bool = False) -> BrokerFailure:
-    """Return the meaning of an error: its reason code, or the cause below it."""
-    code = getattr(error, "rc", None)
-    code = getattr(code, "value", code)
-    if isinstance(code, int) and code > _LAST_LIBRARY_CODE:
-        return of_reason(code)
-    cause: BaseException = error
-    while (below := cause.__cause__ or cause.__context__) is not None:
-        cause = below
-    return of_error(cause, tls=tls)
-
-
-def _clears_retained(message: aiomqtt.Message) -> bool:
+def _clears_retained(message: PublishPacket) -> bool:
     """Return whether an empty message clears a retained one."""
     if message.retain:
         return True
     try:
-        return find(str(message.topic))[0].retain
+        return find(message.topic)[0].retain
     except ContractError:
         return False
 

@@ -28,11 +28,17 @@ _RETRY_SECONDS = (0.2, 2.0)
 _EVENTS_PER_RECEIPT = 1000
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Arrival:
     event: Event
     size: int
     received_at: datetime
+    settle: Callable[[], None] | None
+
+    def settle_once(self) -> None:
+        if self.settle is not None:
+            self.settle()
+            self.settle = None
 
 
 class EventIngest:
@@ -56,10 +62,11 @@ class EventIngest:
         self.failing_since: datetime | None = None
         """The time since which MongoDB records no events; None while it does."""
 
-    def accept_event(self, decoded: Decoded[Event], payload: bytes) -> None:
-        """Queue an event.
+    def accept_event(self, decoded: Decoded[Event], payload: bytes, settle: Callable[[], None]) -> None:
+        """Queue an event, and settle it once it is durable.
 
-        A full queue drops and counts it: without a receipt its device sends it again.
+        A full queue drops and counts it: without a receipt its device sends it again. While MongoDB records
+        nothing events are settled at once, since they would hold up all other messages.
         """
         full = (
             len(self._waiting) >= self._settings.queue_events
@@ -67,8 +74,12 @@ class EventIngest:
         )
         if full:
             self.counters["dropped_queue_full"] += 1
+            settle()
             return
-        self._waiting.append(_Arrival(decoded.message, len(payload), self._now()))
+        arrival = _Arrival(decoded.message, len(payload), self._now(), settle)
+        if self.failing_since:
+            arrival.settle_once()
+        self._waiting.append(arrival)
         self._waiting_bytes += len(payload)
         self._wake.set()
 
@@ -110,6 +121,8 @@ class EventIngest:
                 break
             except RegistryError as error:
                 self._note_failure(error)
+                for arrival in (*batch, *self._waiting):
+                    arrival.settle_once()
                 shortest, longest = _RETRY_SECONDS
                 await asyncio.sleep(min(longest, shortest * 2**attempt))
                 attempt = min(attempt + 1, 10)
@@ -117,6 +130,8 @@ class EventIngest:
             seconds = (self._now() - self.failing_since).total_seconds()
             _log.info("events are recorded again seconds=%.1f", seconds)
             self.failing_since = None
+        for arrival in batch:
+            arrival.settle_once()
         await asyncio.gather(*(self._send(device_id, receipt) for device_id, receipt in receipts.items()))
 
     def _note_failure(self, error: Exception) -> None:

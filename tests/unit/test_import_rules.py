@@ -10,7 +10,7 @@ import pytest
 from tests.source_tree import PACKAGES, ROOT, imports, modules
 
 DRIVER = ("pymongo", "bson", "gridfs", "motor")
-MQTT = ("paho", "aiomqtt", "gmqtt")
+MQTT = ("paho", "aiomqtt", "gmqtt", "mqtt5")
 WEB = ("fastapi", "starlette", "uvicorn", "httpx")
 # What a camera does with a frame, for the evaluation of models.
 RECOGNITION = ("device.vision", "device.settings", "device.recognition", "device.events", "device.timing")
@@ -96,14 +96,8 @@ ONLY_IN = {
     "onnxruntime": ("device.vision.inference.onnx_session",),
     "tensorrt": ("device.vision.inference",),
     "cuda": ("device.vision.inference",),
-    "paho": (
-        "device.mqtt.paho_connection",
-        "broker_bridge.link",
-        "broker_bridge.broker_client",
-        "fleet.tracks.cameras",
-    ),
-    "aiomqtt": ("broker_bridge.link", "broker_bridge.broker_client"),
-    "gmqtt": ("broker_bridge.link",),
+    "paho": ("device.mqtt.paho_connection", "fleet.tracks.cameras"),
+    "mqtt5": ("broker_bridge.link", "broker_bridge.broker_connection"),
     "httpx": ("device.embedding", "fleet.api_client"),
     "motmetrics": ("fleet.tracks.metrics",),
 }

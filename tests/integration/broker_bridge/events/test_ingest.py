@@ -199,7 +199,7 @@ async def test_a_full_queue_drops_events_without_a_receipt(
     )
     async with running(registry, small) as worker, connected(mosquitto, fresh_device) as peer:
         for n in range(300):
-            worker.ingest.accept_event(_decoded(n, fresh_device.id), b"{}")
+            worker.ingest.accept_event(_decoded(n, fresh_device.id), b"{}", lambda: None)
         stored: list[str] = []
         while len(stored) < 5:
             stored += (await peer.receive("receipt")).stored
