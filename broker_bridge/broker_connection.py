@@ -7,10 +7,8 @@ Source: OASIS MQTT 5.0, sections 3.1, 3.3.4, 4.6 and 4.9.
 """
 
 import asyncio
-import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, cast
 
 import mqtt5
@@ -21,10 +19,14 @@ from .common.settings import MqttSettings
 
 RECEIVE_MAXIMUM = 20_000
 """How many messages the broker may send ahead of our acknowledgements."""
-_CONNECT_SECONDS = 10.0
 _QOS = (QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE)
 _LAST_PACKET_ID = 0xFFFF
-_FIRST_REFUSAL, _MALFORMED = 0x80, 0x81
+_FIRST_REFUSAL = 0x80
+# The first byte of a CONNACK, and how many bytes it has at least: the last of these is the reason.
+_CONNACK, _CONNACK_BYTES = 0x20, 4
+_UNREADABLE = BrokerFailure(
+    "broker-malformed", "the broker sent a packet that is none of MQTT 5", "use one that speaks MQTT 5"
+)
 # Past this many bytes in our buffer publishers wait.
 _WRITE_BUFFER = 1 << 20
 
@@ -40,43 +42,6 @@ class BrokerFailedError(ConnectionError):
     def __init__(self, failure: BrokerFailure) -> None:
         super().__init__(str(failure))
         self.failure = failure
-
-
-@asynccontextmanager
-async def open_connection(
-    settings: MqttSettings, client_id: str, tls: ssl.SSLContext | None, receive: Receive
-) -> AsyncIterator["BrokerConnection"]:
-    """Connect, and disconnect at the end. Raises BrokerFailedError.
-
-    `receive` gets the messages of each read; each wants `acknowledge` once it is settled. It must not block.
-    """
-    try:
-        connection = await asyncio.wait_for(_connect(settings, client_id, tls, receive), _CONNECT_SECONDS)
-    except BrokerFailedError:
-        raise
-    except (OSError, UnicodeError, asyncio.TimeoutError) as error:
-        raise BrokerFailedError(of_error(error, tls=tls is not None)) from error
-    keeping_alive = asyncio.create_task(connection.keep_alive())
-    try:
-        yield connection
-    finally:
-        keeping_alive.cancel()
-        connection.disconnect()
-
-
-async def _connect(
-    settings: MqttSettings, client_id: str, tls: ssl.SSLContext | None, receive: Receive
-) -> "BrokerConnection":
-    loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(
-        lambda: BrokerConnection(receive), settings.host, settings.port, ssl=tls
-    )
-    try:
-        await connection.log_in(settings, client_id)
-    except BaseException:
-        connection.abort()
-        raise
-    return connection
 
 
 class BrokerConnection(asyncio.Protocol):
@@ -213,8 +178,11 @@ class BrokerConnection(asyncio.Protocol):
             except IndexError:
                 # The rest of the packet comes with a later read.
                 pass
-            except ValueError:
-                self._end(BrokerFailedError(of_reason(_MALFORMED)))
+            except BaseException as error:
+                # At text that is no UTF-8 the codec panics, which is no Exception.
+                if not isinstance(error, ValueError) and type(error).__name__ != "PanicException":
+                    raise
+                self._end(BrokerFailedError(self._explain_unreadable(place)))
                 return
         del self._unread[:place]
         if messages:
@@ -239,6 +207,15 @@ class BrokerConnection(asyncio.Protocol):
         answer = self._answers.pop((type(packet), getattr(packet, "packet_id", 0)), None)
         if answer is not None and not answer.done():
             answer.set_result(packet)
+
+    def _explain_unreadable(self, place: int) -> BrokerFailure:
+        """Return why a packet cannot be decoded.
+
+        A broker of MQTT 3 answers in a form of its own.
+        """
+        packet = self._unread[place:]
+        is_answer = not self._keepalive and packet[0] == _CONNACK and len(packet) >= _CONNACK_BYTES
+        return of_reason(packet[_CONNACK_BYTES - 1]) if is_answer else _UNREADABLE
 
     async def _ask(self, packet: Any, answer_kind: type, packet_id: int) -> Any:
         """Send a packet and return its answer.

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from mqtt5 import PublishPacket
 
-from .broker_connection import BrokerConnection, BrokerFailedError, open_connection
-from .certificates import tls_context
+from .broker_client import open_connection, tls_context
+from .broker_connection import BrokerConnection, BrokerFailedError
 from .common.retry import Backoff
 from .common.settings import MqttSettings
 from .common.tasks import cancel_and_wait

@@ -1,18 +1,20 @@
 """Test that every program words a failure of the broker by the one table."""
 
+import asyncio
 import socket
 import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import aiomqtt
+import mqtt5
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker_bridge import link
+from broker_bridge.broker_client import open_connection
+from broker_bridge.broker_connection import BrokerFailedError
 from broker_bridge.common.broker_failures import of_reason
 from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract.messages import DeviceInfo
@@ -24,6 +26,8 @@ from fleet.tracks.cameras import SimulatedCameras, _State
 
 _NAMES = ReasonCode(PacketTypes.DISCONNECT).names
 CODES = [code for code in _NAMES if code >= 0x80]
+_ENDS = mqtt5.DisconnectReasonCode
+ENDS = {int(getattr(_ENDS, name)) for name in dir(_ENDS) if name.isupper()}
 FROM_BROKER, MADE_UP = mqtt.DisconnectFlags(True), mqtt.DisconnectFlags(False)
 
 
@@ -63,9 +67,24 @@ def simulator_sentences(code: int) -> list[str]:
 
 
 def bridge_sentences(code: int) -> list[str]:
-    reason: ReasonCode = Reason(code)  # type: ignore[assignment]
-    errors = [aiomqtt.MqttCodeError(reason), aiomqtt.MqttCodeError(code)]
-    return [str(link._failure(error)) for error in errors]
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        if code in ENDS:
+            writer.write(struct.pack("5B", 0x20, 3, 0, 0, 0) + struct.pack("4B", 0xE0, 2, code, 0))
+        else:
+            writer.write(struct.pack("5B", 0x20, 3, 0, code, 0))
+        await reader.read()
+        writer.close()
+
+    async def connect() -> str:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            settings = MqttSettings(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+            with pytest.raises(BrokerFailedError) as caught:
+                async with open_connection(settings, "bridge", None, lambda *_: None) as connection:
+                    await connection.wait_closed()
+            return str(caught.value)
+
+    return [asyncio.run(connect())]
 
 
 def doctor_sentences(code: int) -> list[str]:
