@@ -17,7 +17,7 @@ from mqtt5 import PublishPacket, QoS
 from .common.broker_failures import BrokerFailure, of_error, of_reason
 from .common.settings import MqttSettings
 
-RECEIVE_MAXIMUM = 20_000
+RECEIVE_MAXIMUM = 5_000
 """How many messages the broker may send ahead of our acknowledgements."""
 _QOS = (QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE)
 _LAST_PACKET_ID = 0xFFFF
