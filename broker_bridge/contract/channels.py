@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,6 +18,8 @@ M = TypeVar("M", bound=WireModel)
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _LEVEL = r"[A-Za-z0-9_-]{1,64}"
+# Longer than any topic of the table: two ids, and the names of its levels.
+_LONGEST_TOPIC = 256
 
 
 @dataclass(frozen=True)
@@ -227,12 +229,25 @@ def sender_of(topic: str) -> str | None:
     return found and found["device_id"]
 
 
-def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:
-    """Return the row and ids of `topic`; raises ContractError(`topic-unknown`)."""
+@lru_cache(maxsize=4096)
+def _find(topic: str) -> tuple[Channel[Any], dict[str, str]] | None:
+    """Return the row and ids of a topic.
+
+    A device sends on the same few topics again and again.
+    """
     for channel in CHANNELS:
         ids = channel.match(topic)
         if ids is not None:
             return channel, ids
+    return None
+
+
+def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:
+    """Return the row and ids of `topic`; raises ContractError(`topic-unknown`)."""
+    found = _find(topic) if len(topic) <= _LONGEST_TOPIC else None
+    if found is not None:
+        channel, ids = found
+        return channel, ids.copy()
     raise ContractError(TOPIC_UNKNOWN, f"no channel of {ROOT} has the topic {topic[:200]!r}")
 
 

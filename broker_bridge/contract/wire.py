@@ -63,6 +63,19 @@ class UpMessage(WireModel):
     device_id: str | None = Field(default=None, max_length=63)
 
 
+def _read_own_form(text: str) -> datetime | None:
+    """Return the time of text as `format_time` writes it, None for any other.
+
+    Nearly every time on the wire has this form, and the general way takes five times as long.
+    """
+    if len(text) != 24 or text[4:20:3] != "--T::." or text[11:13] > "23" or text[23] != "Z":
+        return None
+    try:
+        return datetime.fromisoformat(text[:23]).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+
+
 def read_time(value: object) -> object:
     """Return the time of RFC 3339 text as a datetime, anything else unchanged.
 
@@ -70,7 +83,11 @@ def read_time(value: object) -> object:
     first second of the next minute, as POSIX counts. Raises ValueError for a day or hour
     that does not exist.
     """
-    found = _RFC3339.fullmatch(value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return value
+    if own := _read_own_form(value):
+        return own
+    found = _RFC3339.fullmatch(value)
     if found is None:
         return value
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
@@ -100,6 +117,8 @@ def to_milliseconds(at: datetime) -> datetime:
 
 
 def _to_utc_ms(value: datetime) -> datetime:
+    if value.tzinfo is timezone.utc:
+        return to_milliseconds(value)
     if value.tzinfo is None:
         raise ValueError("a time needs its offset from UTC, for example a closing Z")
     try:
@@ -143,7 +162,8 @@ def _check_open_value(value: Any, depth: int) -> None:
             # MongoDB's drivers decode an object with "$ref" as a reference.
             if not key or len(key) > _MAX_KEY or "\0" in key or key == "$ref":
                 raise ValueError(f"a key has 1 to {_MAX_KEY} characters and no NUL, and is not $ref")
-            _check_open_value(child, depth + 1)
+            if not isinstance(child, str):
+                _check_open_value(child, depth + 1)
     elif isinstance(value, list):
         for child in value:
             _check_open_value(child, depth + 1)

@@ -7,6 +7,7 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from broker_bridge.contract.messages import Event, Rejection
@@ -22,7 +23,7 @@ class IncomingEvent:
     site_id: str | None
     received_at: datetime
 
-    @property
+    @cached_property
     def key(self) -> str:
         """`<device_id>/<event_id>`, the unique key.
 
