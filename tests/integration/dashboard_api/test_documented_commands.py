@@ -26,6 +26,7 @@ RUN_BY = {
     "make test": ".ci/run",
     "make check": ".ci/run",
     "make bench": "tests/e2e/test_bench.py",
+    "python -m": "tests/unit/benchmarks/test_scale_model.py",
     "curl": "tests/integration/dashboard_api",
     "mosquitto_sub": "tests/integration/test_local_stack.py",
     "wfm-bridge": "tests/e2e/test_line.py",
