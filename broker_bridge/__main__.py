@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from .common.programs.program import Program
 
@@ -29,25 +30,36 @@ with PROGRAM.imports():
     from .contract.errors import ContractError
     from .registry import Registry, RegistryUnavailableError
     from .settings import BridgeProgram
+    from .worker_group import fork_workers
 
 _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 1.0
 
+Workers = Annotated[
+    int, typer.Option(min=1, max=64, help="Number of processes, which share the work; at most one per core.")
+]
+
 app = typer.Typer(add_completion=False, help=PROGRAM.about)
 
 
 @app.callback(invoke_without_command=True)
-def start(context: typer.Context, config: Config = None, _version: VersionOption = False) -> None:
+def start(
+    context: typer.Context, config: Config = None, workers: Workers = 1, _version: VersionOption = False
+) -> None:
     """Run a bridge worker until SIGTERM or Ctrl-C.
 
-    Any number of workers may run beside each other.
+    Any number of workers may run beside each other, on this machine (--workers) or on others.
     """
     if context.invoked_subcommand:
         return
     try:
         settings = load_settings(BridgeProgram, config, os.environ)
         configure_logging(settings.log)
+        if workers > 1:
+            status = fork_workers(workers)
+            if status is not None:
+                raise typer.Exit(status)
         run_bounded(_run(settings, config))
     except (SettingsError, RegistryUnavailableError, ContractError) as error:
         print(error, file=sys.stderr)

@@ -1,8 +1,10 @@
 """Define the channel table: topic, message, direction, QoS and retain of each row."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,8 +20,6 @@ M = TypeVar("M", bound=WireModel)
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _LEVEL = r"[A-Za-z0-9_-]{1,64}"
-# Longer than any topic of the table: two ids, and the names of its levels.
-_LONGEST_TOPIC = 256
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ CHANNELS: tuple[Channel[Any], ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Decoded(Generic[M]):
     """A message with its row and the ids of its topic.
 
@@ -218,7 +218,7 @@ class Decoded(Generic[M]):
     """
 
     channel: Channel[M]
-    ids: dict[str, str]
+    ids: Mapping[str, str]
     message: M
     stored: bool = False
 
@@ -229,39 +229,26 @@ def sender_of(topic: str) -> str | None:
     return found and found["device_id"]
 
 
-@lru_cache(maxsize=4096)
-def _find(topic: str) -> tuple[Channel[Any], dict[str, str]] | None:
-    """Return the row and ids of a topic.
-
-    A device sends on the same few topics again and again.
-    """
-    for channel in CHANNELS:
-        ids = channel.match(topic)
-        if ids is not None:
-            return channel, ids
-    return None
-
-
-def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:
-    """Return the row and ids of `topic`; raises ContractError(`topic-unknown`)."""
-    found = _find(topic) if len(topic) <= _LONGEST_TOPIC else None
-    if found is not None:
-        channel, ids = found
-        return channel, ids.copy()
-    raise ContractError(TOPIC_UNKNOWN, f"no channel of {ROOT} has the topic {topic[:200]!r}")
-
-
 _CHECKED_IDS: dict[str, TypeAdapter[str]] = {
     "device_id": TypeAdapter(DeviceId),
     "site_id": TypeAdapter(SiteId),
 }
 
 
-def decode(topic: str, payload: bytes) -> Decoded[Any]:
-    """Return the row, ids and message of a payload that arrived on `topic`.
+def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:
+    """Return the row and ids of `topic`; raises ContractError(`topic-unknown`)."""
+    for channel in CHANNELS:
+        ids = channel.match(topic)
+        if ids is not None:
+            return channel, ids
+    raise ContractError(TOPIC_UNKNOWN, f"no channel of {ROOT} has the topic {topic[:200]!r}")
 
-    Raises ContractError: `topic-unknown`, `payload-too-large`, `payload-invalid`, or `device-mismatch` when
-    the payload names another device than its topic.
+
+@lru_cache(maxsize=4096)
+def _find_checked(topic: str) -> tuple[Channel[Any], Mapping[str, str]]:
+    """Return the row and ids of a topic that a device may send on.
+
+    A device sends on the same few topics again and again.
     """
     channel, ids = find(topic)
     for name, kind in _CHECKED_IDS.items():
@@ -270,10 +257,21 @@ def decode(topic: str, payload: bytes) -> Decoded[Any]:
                 kind.validate_python(ids[name])
             except ValidationError as error:
                 raise ContractError(TOPIC_UNKNOWN, f"{ids[name]!r} is not a {name}") from error
-    device_id = ids.get("device_id")
+    return channel, MappingProxyType(ids)
+
+
+def decode(topic: str, payload: bytes) -> Decoded[Any]:
+    """Return the row, ids and message of a payload that arrived on `topic`.
+
+    Raises ContractError: `topic-unknown`, `payload-too-large`, `payload-invalid`, or `device-mismatch` when
+    the payload names another device than its topic.
+    """
+    channel, ids = _find_checked(topic)
     message = channel.decode(payload)
-    if isinstance(message, UpMessage) and message.device_id not in (None, device_id):
-        raise ContractError(DEVICE_MISMATCH, f"the payload's device_id is not the topic's, {device_id}")
+    if isinstance(message, UpMessage) and message.device_id not in (None, ids.get("device_id")):
+        raise ContractError(
+            DEVICE_MISMATCH, f"the payload's device_id is not the topic's, {ids.get('device_id')}"
+        )
     if isinstance(message, m.Event) and message.event_type != ids["event_type"]:
         raise ContractError(PAYLOAD_INVALID, f"event_type {message.event_type} came on another type's topic")
     return Decoded(channel, ids, message)

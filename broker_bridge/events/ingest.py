@@ -1,6 +1,7 @@
 """Record events and answer with receipts: an event without a receipt comes again.
 
 There is no waiting time: while one batch is written the next gathers, so a batch is as large as the load.
+Under full load further batches are prepared meanwhile.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker_bridge.common.clock import utc_now
+from broker_bridge.common.tasks import cancel_and_wait
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import ContractError
@@ -26,6 +28,8 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = (0.2, 2.0)
 # Receipts name at most this many events each, far below the broker's packet limit.
 _EVENTS_PER_RECEIPT = 1000
+# One is written, one is prepared, one is answered.
+_BATCHES_IN_WORK = 3
 
 
 @dataclass
@@ -57,6 +61,7 @@ class EventIngest:
         self._now = now
         self._waiting: deque[_Arrival] = deque()
         self._waiting_bytes = 0
+        self._recording: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self.counters: Counter[str] = Counter()
         self.failing_since: datetime | None = None
@@ -85,15 +90,40 @@ class EventIngest:
 
     async def ingest_events(self) -> None:
         """Record and answer until cancelled."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await self.drain()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self.drain()
+        finally:
+            await cancel_and_wait(list(self._recording))
 
     async def drain(self) -> None:
         """Record every queued event."""
-        while self._waiting:
-            await self._record(self._next_batch())
+        while self._waiting or self._recording:
+            if self._may_begin():
+                self._recording.add(asyncio.create_task(self._record(self._next_batch())))
+                continue
+            woken = asyncio.ensure_future(self._wake.wait())
+            done, _ = await asyncio.wait([*self._recording, woken], return_when=asyncio.FIRST_COMPLETED)
+            woken.cancel()
+            self._wake.clear()
+            self._recording -= done
+            for task in done - {woken}:
+                task.result()
+
+    def _may_begin(self) -> bool:
+        """Return whether to record the next batch now.
+
+        A batch that is not full gathers until no other one is in work.
+        """
+        if not self._waiting or not self._recording:
+            return bool(self._waiting)
+        full = (
+            len(self._waiting) >= self._settings.batch_events
+            or self._waiting_bytes >= self._settings.batch_bytes
+        )
+        return full and len(self._recording) < _BATCHES_IN_WORK
 
     def _next_batch(self) -> list[_Arrival]:
         batch: list[_Arrival] = []

@@ -76,7 +76,7 @@ class CommandQueue:
 
     def watch(self) -> AbstractAsyncContextManager[Any]:
         """Return a change stream of new commands."""
-        return self._mongo.watch([{"$match": {"ns.coll": "commands", "operationType": "insert"}}])
+        return self._mongo.watch([{"$match": {"operationType": "insert"}}], "commands")
 
     async def list_open(self, now: datetime) -> dict[str, str]:
         """Return the device ids of open commands by command id, oldest first.

@@ -98,4 +98,4 @@ class DevicePlacements:
     def watch(self) -> AbstractAsyncContextManager[Any]:
         """Return a change stream of devices whose retained messages are to be cleared."""
         changed = {"updateDescription.updatedFields.clear": {"$gt": ""}}
-        return self._mongo.watch([{"$match": {"ns.coll": "devices", "operationType": "update"} | changed}])
+        return self._mongo.watch([{"$match": {"operationType": "update"} | changed}], "devices")

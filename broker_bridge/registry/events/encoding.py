@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import bson
 from bson.binary import Binary
 from bson.errors import BSONError
+from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 
 from broker_bridge.contract.errors import EVENT_INVALID, IMAGE_INVALID, ContractError
@@ -20,16 +21,21 @@ from broker_bridge.registry.mongo.client import Document
 from .model import IncomingEvent
 from .positions import POSITION
 
+_NO_POSITION = Int64(0)
+# An int64 and the end of the document.
+_POSITION_BYTES = 8 + 1
+
 
 @dataclass
 class EncodedBatch:
     """Encoded events and images by key, and rejections by place in the batch.
 
-    `events` has the events of `documents` by key: the first one of each key in the batch.
+    `documents` are BSON; `with_position` completes them. `events` has their events by key: the first one of
+    each key in the batch.
     """
 
     events: dict[str, Event] = field(default_factory=dict)
-    documents: dict[str, RawBSONDocument] = field(default_factory=dict)
+    documents: dict[str, bytes] = field(default_factory=dict)
     images: dict[str, RawBSONDocument] = field(default_factory=dict)
     rejected: dict[int, Rejection] = field(default_factory=dict)
 
@@ -42,7 +48,7 @@ def encode_batch(batch: Sequence[IncomingEvent]) -> EncodedBatch:
             continue
         image, image_error = _image_of(item.event)
         try:
-            encoded.documents[item.key] = _encode(_document(item, image is not None, image_error))
+            encoded.documents[item.key] = bson.encode(_document(item, image is not None, image_error))
             encoded.events[item.key] = item.event
         except (BSONError, OverflowError, ValueError) as error:
             detail = f"the event cannot be stored: {error}"[:1000]
@@ -52,22 +58,16 @@ def encode_batch(batch: Sequence[IncomingEvent]) -> EncodedBatch:
             continue
         if image is not None:
             document = {"_id": item.key, "jpeg": Binary(image), "stored_at": item.received_at}
-            encoded.images[item.key] = _encode(document)
+            encoded.images[item.key] = RawBSONDocument(bson.encode(document))
     return encoded
 
 
-def _encode(document: Document) -> RawBSONDocument:
-    return RawBSONDocument(bson.encode(document, check_keys=False))
+def with_position(encoded: bytes, position: int) -> RawBSONDocument:
+    """Return an encoded event with its position, which is its last field.
 
-
-def with_position(document: RawBSONDocument, position: int) -> RawBSONDocument:
-    """Return an encoded event with its position as its last field.
-
-    The position is known only in the transaction, which may be repeated; the rest is encoded once.
+    The position is known only in the transaction, which may be repeated; the event is encoded once.
     """
-    element = b"\x12" + POSITION.encode() + b"\0" + struct.pack("<q", position)
-    body = bytes(document.raw)[4:-1] + element + b"\0"
-    return RawBSONDocument(struct.pack("<i", 4 + len(body)) + body)
+    return RawBSONDocument(encoded[:-_POSITION_BYTES] + struct.pack("<q", position) + b"\0")
 
 
 def _image_of(event: Event) -> tuple[bytes | None, str | None]:
@@ -102,4 +102,5 @@ def _document(item: IncomingEvent, has_image: bool, image_error: str | None) -> 
         document["emotion_code"] = event.emotion_code
     if image_error:
         document["image_error"] = image_error
+    document[POSITION] = _NO_POSITION
     return document

@@ -3,6 +3,7 @@
 Images are kept apart and expire.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -41,6 +42,8 @@ class EventStore:
         self._positions = EventPositions(mongo)
         self._events = mongo.db.events
         self._images = mongo.db.event_images
+        # Two batches of one process would only collide on the counter of positions and begin again.
+        self._write_lock = asyncio.Lock()
 
     async def record(self, batch: Sequence[IncomingEvent]) -> RecordedEvents:
         """Record `batch` in one transaction; a repeated event changes nothing.
@@ -57,10 +60,17 @@ class EventStore:
                 replace(item, event=pseudonymised.get(place, item.event)) for place, item in enumerate(batch)
             ]
         encoded = encode_batch(batch)
-        present = await self._insert(encoded) if encoded.documents else {}
+        present: dict[str, Document] = {}
+        if encoded.documents:
+            async with self._write_lock:
+                present = await self._insert(encoded)
         conflicts = await self._reject_conflicts(batch, encoded, present)
         rejected = encoded.rejected | conflicts
-        stored = frozenset(item.key for place, item in enumerate(batch) if place not in rejected)
+        stored = (
+            frozenset(encoded.documents)
+            if not rejected
+            else frozenset(item.key for place, item in enumerate(batch) if place not in rejected)
+        )
         return RecordedEvents(stored, rejected, len(present.keys() & stored))
 
     async def _insert(self, encoded: EncodedBatch) -> dict[str, Document]:
@@ -106,6 +116,8 @@ class EventStore:
     ) -> dict[int, Rejection]:
         """Return rejections by place; store the rejected events as dead letters."""
         conflicts: dict[int, Rejection] = {}
+        if not present and len(encoded.documents) == len(batch):
+            return conflicts
         for place, item in enumerate(batch):
             first = present.get(item.key) or encoded.events.get(item.key)
             if first is None or first is item.event:

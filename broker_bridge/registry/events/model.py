@@ -5,9 +5,8 @@ They are incoming events, recorded events, and the result of a batch.
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 from broker_bridge.contract.messages import Event, Rejection
@@ -15,21 +14,18 @@ from broker_bridge.contract.wire import format_time
 from broker_bridge.registry.mongo.client import Document
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class IncomingEvent:
     """An event to record, with the site of its device."""
 
     event: Event
     site_id: str | None
     received_at: datetime
+    key: str = field(init=False)
+    """`<device_id>/<event_id>`, the unique key. Neither id has a slash."""
 
-    @cached_property
-    def key(self) -> str:
-        """`<device_id>/<event_id>`, the unique key.
-
-        Neither id has a slash.
-        """
-        return f"{self.event.device_id}/{self.event.event_id}"
+    def __post_init__(self) -> None:
+        self.key = f"{self.event.device_id}/{self.event.event_id}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ class EventRecord:
         return wire
 
 
-_NAMES = tuple(field.name for field in fields(EventRecord))
+_NAMES = tuple(each.name for each in fields(EventRecord))
 
 
 def to_event_record(found: Document) -> EventRecord:

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 
-from broker_bridge.registry.mongo.change_stream import concerns_collections
 from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .documents import (
@@ -41,7 +40,7 @@ class IdentityStore:
 
     def watch(self) -> AbstractAsyncContextManager[Any]:
         """Return a change stream of identities."""
-        return self.mongo.watch([{"$match": concerns_collections("identities")}])
+        return self.mongo.watch([], "identities")
 
     async def find_by_id(self, session: Any, user_ids: Iterable[str]) -> dict[str, Identity]:
         """Return identities and tombstones by user id."""

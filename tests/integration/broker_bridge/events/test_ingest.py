@@ -1,6 +1,7 @@
+import asyncio
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from broker_bridge.bootstrap import Bridge
 from broker_bridge.contract.channels import decode
 from broker_bridge.registry import Registry
+from broker_bridge.registry.events.model import IncomingEvent, RecordedEvents
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
@@ -205,6 +207,47 @@ async def test_a_full_queue_drops_events_without_a_receipt(
             stored += (await peer.receive("receipt")).stored
         assert worker.ingest.counters["dropped_queue_full"] == 295
         assert await registry.mongo.db.events.count_documents({}) == 5
+
+
+async def test_full_batches_are_prepared_while_one_is_written(
+    registry: Registry,
+    program: BridgeProgram,
+    mosquitto: Mosquitto,
+    fresh_device: FreshDevice,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At most three are in work, and one that is not full gathers until they are done."""
+    record, written = registry.events.record, asyncio.Event()
+    sizes: list[int] = []
+
+    async def record_later(batch: Sequence[IncomingEvent]) -> RecordedEvents:
+        sizes.append(len(batch))
+        await written.wait()
+        return await record(batch)
+
+    monkeypatch.setattr(registry.events, "record", record_later)
+    of_two = program.model_copy(update={"bridge": program.bridge.model_copy(update={"batch_events": 2})})
+    async with running(registry, of_two) as worker, connected(mosquitto, fresh_device) as peer:
+
+        async def accept(*numbers: int, expect: list[int]) -> None:
+            for n in numbers:
+                worker.ingest.accept_event(_decoded(n, fresh_device.id), b"{}", lambda: None)
+
+            async def begun() -> bool:
+                return sizes == expect
+
+            await until(begun)
+
+        await accept(1, expect=[1])
+        await accept(2, expect=[1])
+        await accept(3, expect=[1, 2])
+        await accept(4, 5, 6, 7, 8, expect=[1, 2, 2])
+        written.set()
+        stored: set[str] = set()
+        while len(stored) < 8:
+            stored.update((await peer.receive("receipt")).stored)
+        assert sum(sizes) == 8
+        assert await registry.mongo.db.events.count_documents({}) == 8
 
 
 def _decoded(n: int, device_id: str) -> Any:
