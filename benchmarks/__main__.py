@@ -13,6 +13,7 @@ from rich.progress import Progress
 from deploy.local.fleet import LocalFleet
 
 from . import cold_sync, enrollment, events, faces, fanout, images, ingest, pipeline
+from .saturation import measure as saturation
 from .scale import FULL, SHORT, SMALL, Scale
 from .stats import Row, show
 from .tracking import course, load
@@ -37,6 +38,7 @@ GROUPS: dict[str, Measure] = {
         *fanout.measure_changes(folder, progress, changes=min(scale.changes, 40), cameras=scale.fan_cameras),
         *fanout.measure_storm(folder, progress, cameras=scale.storm_cameras),
     ],
+    "saturation": saturation.measure,
     "ingest": ingest.measure,
     "matching": lambda folder, progress, scale: matching.measure(folder, progress, scale.templates),
     "tracking": load.measure,

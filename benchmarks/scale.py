@@ -13,13 +13,14 @@ class Scale:
     synced and ingested; `largest_gallery` adds a cold sync of so many, and `persons` are the sizes of search
     indexes. `fan_cameras` receive changes, `storm_cameras` reconnect at once, `observing_cameras` follow
     persons, and `matches` faces are compared with the active ones. `pictures` is the number of photographs
-    that become event images.
+    that become event images. `events` go through a bridge under full load.
     """
 
     seconds: float = 30.0
     changes: int = 200
     frames: int = 500
     runs: int = 7
+    events: int = 40_000
     identities: int = 10_000
     largest_gallery: int | None = 100_000
     fan_cameras: int = 200
@@ -49,6 +50,7 @@ SHORT = Scale(
     changes=2,
     frames=3,
     runs=1,
+    events=200,
     identities=100,
     largest_gallery=None,
     fan_cameras=4,

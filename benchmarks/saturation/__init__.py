@@ -1,0 +1,1 @@
+"""Measure how many events one bridge takes, beside the bare parts."""
