@@ -13,7 +13,11 @@ from typing import Annotated
 from .common.programs.program import Program
 
 PROGRAM = Program(
-    "wfm-bridge", "The bridge between the MQTT broker and the registry in MongoDB.", "backend", ("asyncapi",)
+    "wfm-bridge",
+    "The bridge between the MQTT broker and the registry in MongoDB.",
+    "backend",
+    ("asyncapi",),
+    least_python=(3, 11),
 )
 
 with PROGRAM.imports():

@@ -15,11 +15,11 @@ package_of() {
     esac
 }
 
-# The first Python of at least 3.10 that can make virtual environments; PYTHON names another.
+# The first Python of at least 3.11 that can make virtual environments; PYTHON names another.
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
-        if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
@@ -72,7 +72,7 @@ if [ -e "$READY" ] && [ ! requirements.lock -nt "$READY" ] && [ ! pyproject.toml
     exit 0
 fi
 if ! python=$(find_python); then
-    echo "WFM Fleet needs Python 3.10 or later with its venv module; PYTHON=/path/to/python names one." >&2
+    echo "WFM Fleet needs Python 3.11 or later with its venv module; PYTHON=/path/to/python names one." >&2
     exit 1
 fi
 echo "Making .venv with $("$python" --version) and installing the locked packages (about a minute) ..."

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,17 @@ def test_a_package_that_only_a_run_needs_is_named(package: str, monkeypatch: pyt
     assert (status, out) == (2, "")
     assert err.startswith(f'wfm-api cannot run: {package} is not installed: pip install ".[backend]"')
     assert len(err.splitlines()) == 1
+
+
+def test_a_python_that_is_too_old_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Some packages cannot be installed on it, so that their names would not help."""
+    program = replace(MODULES["broker_bridge"].PROGRAM, least_python=(9, 9))
+    with pytest.raises(SystemExit) as ended, program.imports():
+        raise ModuleNotFoundError("No module named 'mqtt5'", name="mqtt5")
+    assert ended.value.code == 2
+    this = f"{sys.version_info.major}.{sys.version_info.minor}"
+    sentence = f"wfm-bridge cannot run: it needs Python 9.9 or later, and this is {this}\n"
+    assert capsys.readouterr().err == sentence
 
 
 def test_the_extra_of_each_program_exists() -> None:

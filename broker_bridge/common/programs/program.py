@@ -25,7 +25,8 @@ _OURS = ("broker_bridge", "device", "dashboard_api", "fleet", "deploy", "tests")
 class Program:
     """What a program is called, what it is, and its commands.
 
-    `extra` names the packages that it needs. A program that `is_service` handles its signals itself.
+    `extra` names the packages that it needs, `least_python` the version. A program that `is_service` handles
+    its signals itself.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Program:
     extra: str
     commands: tuple[str, ...] = ()
     is_service: bool = True
+    least_python: tuple[int, int] = (3, 10)
 
     @contextmanager
     def imports(self) -> Iterator[None]:
@@ -50,7 +52,11 @@ class Program:
             sys.exit(self._without_packages(error, sys.argv[1:]))
 
     def _without_packages(self, error: ImportError, args: Sequence[str]) -> int:
-        if isinstance(error, ModuleNotFoundError):
+        if sys.version_info < self.least_python:
+            # Some of its packages are not installed on an older one.
+            needed, found = (".".join(map(str, each[:2])) for each in (self.least_python, sys.version_info))
+            remedy = f"it needs Python {needed} or later, and this is {found}"
+        elif isinstance(error, ModuleNotFoundError):
             remedy = f"{error.name} is not installed: {how_to_install(self.extra)}"
         else:
             remedy = f"{error.name or 'a package'} cannot be loaded ({mask(str(error))})"
