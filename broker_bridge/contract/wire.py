@@ -36,6 +36,7 @@ _RFC3339 = re.compile(
 )
 _INT64 = 2**63
 _INFINITE = float("inf")
+_NO_OFFSET = timedelta()
 _MAX_KEY = 128
 _MAX_DEPTH = 8
 
@@ -133,7 +134,11 @@ def _to_utc_ms(value: datetime) -> datetime:
 
 def format_time(value: datetime) -> str:
     """Return RFC 3339 UTC with milliseconds and `Z`, as on the wire and in REST."""
-    return value.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if value.utcoffset() != _NO_OFFSET:
+        value = value.astimezone(timezone.utc)
+    # Twice as fast as `isoformat`; a list of a thousand persons has eight thousand times.
+    parts = (value.year, value.month, value.day, value.hour, value.minute, value.second)
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (*parts, value.microsecond // 1000)  # noqa: UP031
 
 
 WireTime = Annotated[
