@@ -94,6 +94,11 @@ def from_base64(text: str) -> bytes:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ContractError(VECTOR_INVALID, "a vector is base64 of little-endian float32") from error
+    return check_float32(raw)
+
+
+def check_float32(raw: bytes) -> bytes:
+    """Return `raw` if it is 1 to 4096 float32. Raises ContractError(`vector-invalid`)."""
     if not raw or len(raw) % 4 or len(raw) > 4 * MAX_DIMENSION:
         raise ContractError(
             VECTOR_INVALID, f"a vector has 1 to {MAX_DIMENSION} float32 of 4 bytes each, got {len(raw)} bytes"

@@ -4,7 +4,8 @@ Building a model per template takes several times as long. The size of an identi
 these bytes.
 """
 
-from collections.abc import Iterable
+import binascii
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,8 @@ from .embeddings import to_base64
 _UUID_HEX_CHARACTERS = 32
 _LONGEST_QUALITY = 1.2345678901234567e-05
 _COMMA = 1
+_NO_VECTOR = b'"vector":""'
+_VECTOR_BEGIN, _VECTOR_END = b'"vector":"', b'"'
 
 
 class TemplateFields(Protocol):
@@ -39,7 +42,7 @@ def encode_upsert(
     *,
     flag: str | None,
     display_name: str | None,
-    templates: Iterable[TemplateFields],
+    templates: Sequence[TemplateFields],
 ) -> bytes:
     """Return the JSON of an Upsert."""
     fields: dict[str, Any] = {"user_id": user_id, "version": version}
@@ -48,7 +51,13 @@ def encode_upsert(
     if display_name is not None:
         fields["display_name"] = display_name
     fields["templates"] = [_template_fields(template) for template in templates]
-    return to_json(fields)
+    # Each vector is put in as bytes: as text in `fields` it would be copied and searched for escapes. No text
+    # within JSON has an unescaped quote, so that only templates have this key.
+    first, *further = to_json(fields).split(_NO_VECTOR)
+    parts = [first]
+    for template, part in zip(templates, further, strict=True):
+        parts += (_VECTOR_BEGIN, binascii.b2a_base64(template.vector, newline=False), _VECTOR_END, part)
+    return b"".join(parts)
 
 
 def encode_removal(user_id: str, version: int) -> bytes:
@@ -60,7 +69,7 @@ def encode_removal(user_id: str, version: int) -> bytes:
 def template_bytes(space: str, dimension: int) -> int:
     """Return the largest encoded size of a template whose id is a UUID in hex."""
     largest = _LargestTemplate("0" * _UUID_HEX_CHARACTERS, space, bytes(4 * dimension), _LONGEST_QUALITY)
-    return len(to_json(_template_fields(largest))) + _COMMA
+    return len(to_json(_template_fields(largest))) + len(to_base64(largest.vector)) + _COMMA
 
 
 class _LargestTemplate(NamedTuple):
@@ -78,5 +87,5 @@ def _template_fields(template: TemplateFields) -> dict[str, Any]:
     quality = template.quality
     if quality is not None:
         fields["quality"] = quality
-    fields["vector"] = to_base64(template.vector)
+    fields["vector"] = ""
     return fields

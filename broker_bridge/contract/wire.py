@@ -12,13 +12,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     JsonValue,
     PlainSerializer,
     WithJsonSchema,
 )
+from pydantic_core import CoreSchema, core_schema
 
 from .descriptions import describe_properties
-from .embeddings import from_base64, to_base64
+from .embeddings import MAX_DIMENSION, check_float32, from_base64, to_base64
 from .errors import IMAGE_INVALID, ContractError
 
 MAX_UP_BYTES = 256 * 1024
@@ -48,7 +50,12 @@ class WireModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", strict=True, allow_inf_nan=False, json_schema_extra=describe_properties
+        frozen=True,
+        extra="ignore",
+        strict=True,
+        allow_inf_nan=False,
+        val_json_bytes="base64",
+        json_schema_extra=describe_properties,
     )
 
     def to_json(self) -> bytes:
@@ -150,13 +157,32 @@ WireTime = Annotated[
 ]
 
 
+class _VectorSchema:
+    """The schema of a vector, which pydantic's own base64 decodes in JSON.
+
+    That needs a quarter of the time of Python's. The URL-safe alphabet and a missing padding are taken, too.
+    The error never quotes the text.
+    """
+
+    @staticmethod
+    def __get_pydantic_core_schema__(_source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        own_base64 = core_schema.no_info_after_validator_function(check_float32, core_schema.bytes_schema())
+        json = core_schema.custom_error_schema(
+            own_base64,
+            "vector_invalid",
+            custom_error_message=f"A vector is base64 of 1 to {MAX_DIMENSION} little-endian float32",
+        )
+        python = core_schema.no_info_before_validator_function(_read_vector, core_schema.bytes_schema())
+        return core_schema.json_or_python_schema(json, python)
+
+
 def _read_vector(value: object) -> object:
     return from_base64(value) if isinstance(value, str) else value
 
 
 WireVector = Annotated[
     bytes,
-    BeforeValidator(_read_vector),
+    _VectorSchema(),
     PlainSerializer(to_base64, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64", "description": "little-endian float32"}),
 ]

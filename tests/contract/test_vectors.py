@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from broker_bridge.contract.embeddings import (
     MAX_DIMENSION,
@@ -17,6 +18,7 @@ from broker_bridge.contract.embeddings import (
     to_base64,
 )
 from broker_bridge.contract.errors import VECTOR_INVALID, ContractError
+from broker_bridge.contract.messages import WireTemplate
 
 NAN, INF = float("nan"), float("inf")
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -99,6 +101,21 @@ def test_text_that_is_not_base64_of_float32_is_rejected(text: str) -> None:
     with pytest.raises(ContractError) as caught:
         from_base64(text)
     assert caught.value.code == VECTOR_INVALID
+
+
+@pytest.mark.parametrize("text", ["", "AAAA", "AAAAPw==A", "AAAAPw==\\n", "A" * 4 * MAX_DIMENSION * 2])
+def test_a_message_with_a_wrong_vector_is_rejected_without_its_text(text: str) -> None:
+    """Vectors in JSON have the limits of `from_base64`."""
+    with pytest.raises(ValidationError, match="base64 of 1 to 4096 little-endian float32") as caught:
+        WireTemplate.model_validate_json(f'{{"template_id":"t-1","space":"face:x","vector":"{text}"}}')
+    assert "AAAA" not in caught.value.errors(include_input=False)[0]["msg"]
+
+
+def test_a_vector_in_json_becomes_its_bytes() -> None:
+    """Both decoders give the same bytes."""
+    text = "AAAAPwAAAD8AAAA/+/+/Pw=="
+    template = WireTemplate.model_validate_json(f'{{"template_id":"t-1","space":"face:x","vector":"{text}"}}')
+    assert template.vector == from_base64(text)
 
 
 @pytest.mark.filterwarnings("error")

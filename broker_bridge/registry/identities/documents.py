@@ -122,7 +122,7 @@ def template_to_document(user_id: str, template: Template, now: datetime) -> Doc
 def template_from_document(found: Any) -> Template:
     return Template(
         space=found["space"],
-        vector=bytes(found["vector"])[len(FLOAT32_HEADER) :],
+        vector=found["vector"][len(FLOAT32_HEADER) :],
         quality=found["quality"],
         source=found["source"],
         template_id=found["_id"],
