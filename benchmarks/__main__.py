@@ -4,8 +4,10 @@ import argparse
 import platform
 import sys
 import tempfile
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.progress import Progress
@@ -13,13 +15,16 @@ from rich.progress import Progress
 from deploy.local.fleet import LocalFleet
 
 from . import cold_sync, enrollment, events, faces, fanout, images, ingest, pipeline
+from .report.machine import blas_kernel, describe_machine, faiss_level
+from .report.record import RESULTS, write_record
 from .saturation import measure as saturation
 from .scale import FULL, SHORT, SMALL, Scale
-from .stats import Row, show
+from .stats import FailedRow, Note, Row, show
 from .tracking import course, load
 from .vectors import matching, search
 
-Measure = Callable[[Path, Progress, Scale], list[Row]]
+Results = Sequence[Row | Note]
+Measure = Callable[[Path, Progress, Scale], Results]
 
 
 def _line(folder: Path, progress: Progress, scale: Scale) -> list[Row]:
@@ -50,7 +55,43 @@ GROUPS: dict[str, Measure] = {
 
 
 def main() -> int:
-    """Print the table; return 1 if a requirement does not hold."""
+    """Print the table; return 1 if a requirement does not hold or a group fails."""
+    parser = _parser()
+    options = parser.parse_args()
+    if options.short and options.record == RESULTS:
+        parser.error("the figures of --short say nothing about speed: name another file, --record FILE")
+    scale = _scale(options)
+    groups: dict[str, Results] = {}
+    with tempfile.TemporaryDirectory(prefix="wfm-bench-") as name, Progress(transient=True) as progress:
+        if options.faces:
+            groups["faces"] = faces.measure(options.faces, progress)
+        for group in options.only or (() if options.faces else GROUPS):
+            # Each group starts servers of its own, which keep their data and ports in their folder.
+            folder = Path(name) / group
+            folder.mkdir()
+            groups[group] = measure_group(GROUPS[group], group, folder, progress, scale)
+    rows = [row for results in groups.values() for row in results]
+    libraries = [Note(f"BLAS of numpy: {blas_kernel()}"), Note(f"SIMD of FAISS: {faiss_level()}")]
+    title = f"WFM Fleet on {platform.machine()}, Python {platform.python_version()}, all on this machine"
+    show(title, [*rows, *libraries])
+    if options.record:
+        date = datetime.now(timezone.utc).date().isoformat()
+        write_record(options.record, describe_machine(), groups, date)
+    failed = any(isinstance(row, FailedRow) for row in rows)
+    missed = any(isinstance(row, Row) and not row.holds for row in rows)
+    return 1 if failed or (missed and not options.short) else 0
+
+
+def measure_group(measure: Measure, group: str, folder: Path, progress: Progress, scale: Scale) -> Results:
+    """Return a group's rows, or one that says why it failed."""
+    try:
+        return measure(folder, progress, scale)
+    except Exception as error:  # noqa: BLE001  # the other groups are measured all the same
+        traceback.print_exc()
+        return [FailedRow.of(group, error)]
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
         "--only", choices=GROUPS, action="append", help="this group of measurements, not all; may be repeated"
@@ -75,19 +116,15 @@ def main() -> int:
         action="store_true",
         help="every group once with a few samples: shows that all of it works, judges nothing",
     )
-    options = parser.parse_args()
-    scale = _scale(options)
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="wfm-bench-") as name, Progress(transient=True) as progress:
-        if options.faces:
-            rows += faces.measure(options.faces, progress)
-        for group in options.only or (() if options.faces else GROUPS):
-            # Each group starts servers of its own, which keep their data and ports in their folder.
-            folder = Path(name) / group
-            folder.mkdir()
-            rows += GROUPS[group](folder, progress, scale)
-    show(f"WFM Fleet on {platform.machine()}, Python {platform.python_version()}, all on this machine", rows)
-    return 0 if options.short or all(row.holds for row in rows) else 1
+    parser.add_argument(
+        "--record",
+        type=Path,
+        nargs="?",
+        const=RESULTS,
+        metavar="FILE",
+        help="write the results of these groups into FILE (benchmarks/RESULTS.md)",
+    )
+    return parser
 
 
 def _scale(options: argparse.Namespace) -> Scale:

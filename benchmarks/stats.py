@@ -1,4 +1,7 @@
-"""Latencies, and the table that prints them."""
+"""Latencies, and the table that prints them.
+
+A group returns rows; what could not be measured here is a `Note`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,25 +69,59 @@ class Row:
         return f"{text}  {'holds' if self.holds else 'MISSED'}" if text else ""
 
 
-def show(title: str, rows: Sequence[Row]) -> None:
-    """Print `rows`; a ratio is of the median to that of the bare steps below it."""
+@dataclass(frozen=True)
+class FailedRow(Row):
+    """A group that ended with an error instead of rows."""
+
+    reason: str = ""
+
+    @classmethod
+    def of(cls, group: str, error: Exception) -> "FailedRow":
+        lines = str(error).strip().splitlines()
+        first = lines[0] if lines else "no message"
+        return cls(f"{group}: failed", Latency(0, 0, 0, 0), reason=f"{type(error).__name__}: {first}"[:200])
+
+    @property
+    def holds(self) -> bool:
+        return False
+
+    @property
+    def must(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence below the table about what was not measured."""
+
+    text: str
+
+
+def show(title: str, results: Sequence[Row | Note]) -> None:
+    """Print rows, then notes.
+
+    A ratio is of the median to that of the bare steps below it.
+    """
     table = Table(title=title, title_justify="left")
     for heading in ("what", "samples", "p50 ms", "p99 ms", "worst ms", "must", "ratio to bare"):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
-    for row in rows:
+    for row in (one for one in results if isinstance(one, Row)):
         ratio = "" if row.ratio is None else f"{row.ratio:.2g}x"
         latency = row.latency
         table.add_row(
             row.name,
-            str(latency.count),
-            _ms(latency.p50),
-            _ms(latency.p99),
-            _ms(latency.worst),
+            str(latency.count or ""),
+            *(format_ms(each) if latency.count else "" for each in (latency.p50, latency.p99, latency.worst)),
             row.must,
             ratio,
         )
-    Console(width=190).print(table)
+    console = Console(width=190)
+    console.print(table)
+    for one in results:
+        if isinstance(one, Note):
+            console.print(f"{one.text}.")
 
 
-def _ms(value: float) -> str:
+def format_ms(value: float) -> str:
+    """Return milliseconds with as many digits as mean something."""
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -20,7 +20,7 @@ class Job:
     """Work of `seconds` CPU; `then` is called at its end."""
 
     seconds: float
-    then: Callable[[], None] = lambda: None
+    then: Callable[[], object] = lambda: None
 
 
 class Machine:
@@ -75,7 +75,7 @@ class Station:
     def run(self, seconds: float) -> simpy.Event:
         """Queue work; the event comes at its end."""
         done = self._env.event()
-        self.put(Job(seconds, lambda: done.succeed() and None))
+        self.put(Job(seconds, done.succeed))
         return done
 
     def _serve(self) -> Process:

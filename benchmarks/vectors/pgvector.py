@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.stats import Latency, Row
+from benchmarks.stats import Latency, Note, Row
 
 if TYPE_CHECKING:
     from .queries import Queries
@@ -54,17 +54,12 @@ _COPY = np.dtype(
 Course = tuple[NDArray[np.float32], "Queries", Latency]
 
 
-def measure(courses: Mapping[int, Course]) -> list[Row]:
+def measure(courses: Mapping[int, Course]) -> list[Row | Note]:
     """Measure per size the build of the index, and searches beside exact numpy."""
     programs = _programs()
     if programs is None:
-        return [
-            Row(
-                "pgvector: not here (PostgreSQL with pgvector, or `pip install pgserver`)",
-                Latency.from_seconds([0]),
-            )
-        ]
-    rows: list[Row] = []
+        return [Note("pgvector: not here; it needs PostgreSQL with pgvector, or `pip install pgserver`")]
+    rows: list[Row | Note] = []
     for size, (matrix, queries, bare) in courses.items():
         with _server(programs) as psql:
             psql.run(_TABLES)

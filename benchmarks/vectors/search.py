@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from rich.progress import Progress
 
-from benchmarks.stats import Latency, Row
+from benchmarks.stats import Latency, Note, Row
 from broker_bridge.vectors.index import DEFAULT_FLOOR, VectorIndex
 from fleet.tracks.faces import draw_at_cosine
 
@@ -55,14 +55,14 @@ class MemoryRow(Row):
         return f"{found}, < {MEGABYTES} MB  {'holds' if self.holds else 'MISSED'}"
 
 
-def measure(progress: Progress, sizes: Sequence[int]) -> list[Row]:
+def measure(progress: Progress, sizes: Sequence[int]) -> list[Row | Note]:
     """Measure searches among each number of persons, memory, real spaces, pgvector.
 
     The numbers ascend.
     """
     random = np.random.default_rng(1)
     task = progress.add_task("search", total=len(sizes) + 3)
-    rows: list[Row] = [_memory(min(PERSONS, sizes[-1]))]
+    rows: list[Row | Note] = [_memory(min(PERSONS, sizes[-1]))]
     progress.advance(task)
     matrix = make_persons(sizes[-1], random)
     kinds: dict[int, dict[str, Queries]] = {}

@@ -37,13 +37,13 @@ ROWS = {
     ],
 )
 def test_the_short_form_runs_each_group(tmp_path: Path, groups: Sequence[str]) -> None:
-    """Each group starts servers of its own in one run; the table has a row of each.
+    """Each group starts servers of its own; table and record have a row of each.
 
     The long form has those too that start many cameras or fill a registry.
     """
     chosen = [argument for group in groups for argument in ("--only", group)]
     ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--short", *chosen],
+        [sys.executable, "-m", "benchmarks", "--short", "--record", str(tmp_path / "record"), *chosen],
         cwd=REPOSITORY,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "250", "TMPDIR": str(tmp_path)},
         capture_output=True,
@@ -55,7 +55,9 @@ def test_the_short_form_runs_each_group(tmp_path: Path, groups: Sequence[str]) -
     assert ended.returncode == 0, ended.stderr[-2000:]
     missing = {group: row for group, row in ROWS.items() if group in groups and row not in ended.stdout}
     assert missing == {}, ended.stdout
-    assert list(tmp_path.iterdir()) == []
+    record = (tmp_path / "record").read_text(encoding="utf-8")
+    assert {group for group in groups if f"\n## {group}, " not in record} == set()
+    assert [left.name for left in tmp_path.iterdir()] == ["record"]
 
 
 def test_recognition_is_measured_on_a_folder_of_people(tmp_path: Path) -> None:

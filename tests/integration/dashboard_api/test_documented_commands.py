@@ -141,7 +141,13 @@ def test_a_make_target_exists(command: DocumentedCommand) -> None:
         if found := re.fullmatch(r"ARGS=--only (\w+)", setting):
             assert found[1] in GROUPS
         else:
-            assert setting in {"ONCE=1", "ARGS=--short", "ARGS=--small", "ARGS=--faces FOLDER"}
+            assert setting in {
+                "ONCE=1",
+                "ARGS=--record",
+                "ARGS=--short",
+                "ARGS=--small",
+                "ARGS=--faces FOLDER",
+            }
 
 
 def is_in(document: dict[str, Any], command: DocumentedCommand) -> bool:
