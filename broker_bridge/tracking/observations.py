@@ -25,7 +25,6 @@ _log = logging.getLogger(__name__)
 
 _MAX_QUEUE = 2000
 _LOOKUP_BATCH = 64
-_PUBLISH_BATCH = 100
 _LAST_WRITE_SECONDS = 1.5
 # A face that was not looked up by then has been observed again.
 _MAX_AGE = timedelta(seconds=5)
@@ -158,16 +157,10 @@ class ObservationIngest:
             await self._assigned.wait()
             self._assigned.clear()
             while self._unpublished:
-                # Concurrently: each waits for the socket write, which is once per turn of the event loop.
-                size = min(_PUBLISH_BATCH, len(self._unpublished))
-                batch = [self._unpublished.popleft() for _ in range(size)]
-                published = await asyncio.gather(
-                    *(
-                        self._publish(channels.ASSIGNED, assignment, device_id=device_id)
-                        for device_id, assignment in batch
-                    )
-                )
-                self._counted["assigned"] += sum(published)
+                device_id, assignment = self._unpublished.popleft()
+                # One after the other: QoS 0 waits for nothing, and one turn of the event loop is one write.
+                sent = await self._publish(channels.ASSIGNED, assignment, device_id=device_id)
+                self._counted["assigned"] += sent
 
     async def _write_sightings(self, tracker: Tracker) -> None:
         """Write every `db_sync_interval` seconds, and read cameras and spaces again."""
