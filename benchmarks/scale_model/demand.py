@@ -38,7 +38,7 @@ def demands(deployment: Deployment) -> list[Demand]:
         (events / deployment.batch, costs.event_batch),
     ]
     pages = [(rates["synced_identity"], costs.synced_identity)]
-    presence = [(beats, costs.heartbeat), (beats / deployment.batch, costs.heartbeat_batch)]
+    presence = [(beats, costs.heartbeat), (beats / deployment.batch_events, costs.heartbeat_batch)]
     fan_out = [(changes, costs.change), (changes * deployment.listeners, costs.change_camera)]
     observed = [(rates["observation"], costs.observation)]
     everything = [*ingest, *pages, *presence, *fan_out, *observed]

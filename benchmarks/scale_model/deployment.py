@@ -46,7 +46,8 @@ class Deployment:
     machine_cores: int | None = None
     slowdown: float = 1.0
     player_us: float = 0.0
-    batch: int = 1000
+    batch_events: int = 1000
+    batch_bytes: int = 4 * 1024 * 1024
     receive_maximum: int = 5000
     network_mb: float = 1250.0
     disk_mb: float = 500.0
@@ -57,6 +58,11 @@ class Deployment:
     def listeners(self) -> int:
         """Return how many cameras receive one change."""
         return self.cameras if self.habits.changes_everywhere else max(1, self.cameras // self.sites)
+
+    @property
+    def batch(self) -> int:
+        """Return how many events a full batch has; large images make it fewer."""
+        return max(1, min(self.batch_events, int(self.batch_bytes / self.event.bytes_in)))
 
     @property
     def event(self) -> Cost:

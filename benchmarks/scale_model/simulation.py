@@ -51,14 +51,20 @@ class Simulation:
         self._tracker = Station(env, machine, deployment.trackers)
         self._workers = [Station(env, machine) for _ in range(deployment.workers)]
         self._batchers = [
-            Batcher(env, deployment.batch, partial(self._write_events, number))
-            for number in range(deployment.workers)
+            Batcher(
+                env,
+                deployment.batch,
+                partial(self._prepare, worker, self._costs.event_batch),
+                partial(self._write_events, number),
+            )
+            for number, worker in enumerate(self._workers)
         ]
         # What the broker has sent ahead to each worker, and keeps back for it.
         self._ahead = [0] * deployment.workers
         self._kept: list[deque[Job]] = [deque() for _ in self._workers]
         self._players = Station(env, machine)
-        self._beats = Batcher(env, deployment.batch, self._write_heartbeats)
+        beats = partial(self._prepare, self._leader, self._costs.heartbeat_batch)
+        self._beats = Batcher(env, deployment.batch_events, beats, self._write_heartbeats)
         # Every batch of events takes its numbers from one document: one commits after the other.
         self._numbering = simpy.Resource(env, 1)
         self._disk = simpy.Resource(env, 1)
@@ -167,18 +173,25 @@ class Simulation:
 
     # Batches
 
+    def _prepare(self, program: Station, batch: Cost) -> Process:
+        # The program computes between its calls of MongoDB; half before and half after is near enough.
+        yield program.run(batch.bridge / 2e6)
+
     def _write_events(self, number: int, batch: list[float]) -> Process:
         costs, count, worker = self._costs, len(batch), self._workers[number]
-        cameras = self._deployment.cameras
-        receipts = cameras * (1 - (1 - 1 / cameras) ** count)
         with self._numbering.request() as turn:
             yield turn
-            # The bridge computes between its calls; half before and half after is near enough.
-            yield worker.run(costs.event_batch.bridge / 2e6)
             yield self._mongod.run((costs.event_batch.mongod + count * self._deployment.event.mongod) / 1e6)
             yield from self._flush()
-            yield worker.run(costs.event_batch.bridge / 2e6)
+        yield worker.run(costs.event_batch.bridge / 2e6)
         self._acknowledge(number, count)
+        answering = self._env.process(self._answer(worker, batch))
+        if len(self._batchers[number].waiting) < self._deployment.batch:
+            yield answering
+
+    def _answer(self, worker: Station, batch: list[float]) -> Process:
+        costs, cameras = self._costs, self._deployment.cameras
+        receipts = cameras * (1 - (1 - 1 / cameras) ** len(batch))
         yield worker.run(receipts * costs.receipt.bridge / 1e6)
         self._mongod.put(Job(receipts * costs.receipt.mongod / 1e6))
         sending = (receipts * costs.receipt.broker + costs.event_batch.broker) / 1e6
@@ -186,9 +199,9 @@ class Simulation:
 
     def _write_heartbeats(self, batch: list[float]) -> Process:
         costs = self._costs
-        yield self._leader.run(costs.heartbeat_batch.bridge / 1e6)
         yield self._mongod.run((costs.heartbeat_batch.mongod + len(batch) * costs.heartbeat.mongod) / 1e6)
         yield from self._flush()
+        yield self._leader.run(costs.heartbeat_batch.bridge / 2e6)
 
     def _flush(self) -> Process:
         with self._disk.request() as turn:

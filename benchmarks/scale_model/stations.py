@@ -95,11 +95,22 @@ class Station:
 
 
 class Batcher:
-    """Writes what has come while the last batch was written."""
+    """Takes what has come as a batch, prepares it and then writes it.
 
-    def __init__(self, env: simpy.Environment, most: int, write: Callable[[list[float]], Process]) -> None:
+    A full batch is prepared while the one before is written; one that is not full gathers until no other is
+    in work.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        most: int,
+        prepare: Callable[[], Process],
+        write: Callable[[list[float]], Process],
+    ) -> None:
         self._env = env
         self._most = most
+        self._prepare = prepare
         self._write = write
         self._wake: simpy.Event | None = None
         self.waiting: deque[float] = deque()
@@ -113,9 +124,15 @@ class Batcher:
             self._wake = None
 
     def _run(self) -> Process:
+        writing: simpy.Process | None = None
         while True:
             if not self.waiting:
                 self._wake = self._env.event()
                 yield self._wake
             batch = [self.waiting.popleft() for _ in range(min(self._most, len(self.waiting)))]
-            yield from self._write(batch)
+            yield from self._prepare()
+            if writing is not None:
+                yield writing
+            writing = self._env.process(self._write(batch))
+            if len(self.waiting) < self._most:
+                yield writing

@@ -11,15 +11,18 @@ from benchmarks.scale_model.__main__ import main
 from benchmarks.scale_model.demand import cameras_at_wall, demands, first_wall, homes_needed
 from benchmarks.scale_model.deployment import Deployment, Habits
 from benchmarks.scale_model.simulation import Simulation
-from benchmarks.scale_model.unit_costs import MEASURED, UnitCosts
+from benchmarks.scale_model.unit_costs import MEASURED, Cost, UnitCosts
 
 ONLY_EVENTS = Habits(images=0, heartbeats=0, observations=0, syncs=0, changes=0)
 THEN = replace(
     MEASURED,
-    event=replace(MEASURED.event, bridge=100),
-    receipt=replace(MEASURED.receipt, bridge=111),
+    event=Cost(45, 100, 82, 325, 325),
+    event_batch=Cost(464, 6652, 5253),
+    receipt=Cost(71, 111, 29, 75, 75),
 )
 """The costs in the run in which the points were measured; a faster bridge has other points."""
+LATER = replace(MEASURED, event=Cost(27, 65, 50, 325, 325))
+"""The costs of decision 50, for one camera that sends as fast as it can."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,14 @@ def test_the_simulated_bridge_is_full_where_the_measured_one_is() -> None:
     outcome = Simulation(on_two_cores(5000, 100), np.random.default_rng(1)).run(6)
     assert outcome.receipts == pytest.approx(SATURATION, rel=0.25)
     assert outcome.backlog > 1000
+
+
+def test_one_busy_camera_gets_as_many_receipts_as_in_decision_50() -> None:
+    """One camera on two cores reaches the measured 9,000 to 11,000 a second."""
+    costs = LATER
+    deployment = replace(on_two_cores(13_000, 1, costs), slowdown=1.0, player_us=20, receive_maximum=4000)
+    outcome = Simulation(deployment, np.random.default_rng(1)).run(4)
+    assert 9_000 <= outcome.receipts <= 11_500
 
 
 def test_an_idle_deployment_answers_within_the_work_of_one_batch() -> None:
