@@ -54,6 +54,8 @@ MESSAGE_PROPERTIES: Mapping[str, str] = {
     "inference_ms": "Time of one inference.",
     "kind": "Whether the face is that of an employee or of a visitor.",
     "limit": "The most changes of one page.",
+    "more": "Whether the next page follows without another request, under the same request id.",
+    "pages": "The most pages of one answer; one if absent.",
     "LimitsSource.kind": "Whether the limits came with the model, were calibrated, or configured.",
     "LimitsSource.at": "Time of the calibration or of the change; absent if unknown.",
     "LimitsSource.pairs": "Number of pairs of photographs that were compared; absent if unknown.",

@@ -93,8 +93,13 @@ def cut_pages(
         from_version = to_version
 
 
-def encode_page(page: PageContent, request_id: str, at: datetime | None = None) -> EncodedMessage:
-    """Return the page as the SyncPage that answers a request at `at`."""
+def encode_page(
+    page: PageContent, request_id: str, at: datetime | None = None, *, more: bool = False
+) -> EncodedMessage:
+    """Return the page as the SyncPage that answers a request at `at`.
+
+    A page that follows another one has no `at`.
+    """
     frame = {
         "request_id": request_id,
         "epoch": page.history.epoch,
@@ -103,6 +108,7 @@ def encode_page(page: PageContent, request_id: str, at: datetime | None = None) 
         "head_version": page.head_version,
         "reset": page.reset,
         "done": page.done,
+        **({"more": True} if more else {}),
         **({"at": format_time(at)} if at else {}),
     }
     return EncodedMessage(payload=to_json(frame)[:-1] + b"," + page.entries + b"}")

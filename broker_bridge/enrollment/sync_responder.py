@@ -24,7 +24,7 @@ from broker_bridge.registry.mongo.versions import History
 from broker_bridge.settings import BridgeSettings
 
 from .page_reader import PageReader
-from .sync_pages import PagePosition, encode_page
+from .sync_pages import PageContent, PagePosition, encode_page
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,16 @@ class _ExpectedRequest:
             and (request.limit, request.reset_head_version) == (position.limit, position.reset_head)
             and request.spaces == list(position.spaces)
         )
+
+    def continue_request(self, request: SyncRequest) -> SyncRequest:
+        """Return `request` as the device would send it for the next page."""
+        position = {
+            "epoch": self.history.epoch,
+            "since_version": self.position.since,
+            "reset_head_version": self.position.reset_head,
+            "spaces": list(self.position.spaces),
+        }
+        return request.model_copy(update=position)
 
 
 class SyncResponder:
@@ -103,7 +113,7 @@ class SyncResponder:
             device_id = next(iter(self._waiting))
             request = self._waiting.pop(device_id)
             try:
-                page = await self.answer(device_id, request)
+                await self._answer_with_pages(device_id, request)
             except RegistryError as error:
                 self.counters["failed"] += 1
                 _log.warning(
@@ -111,15 +121,41 @@ class SyncResponder:
                     device_id,
                     type(error).__name__,
                 )
-                continue
-            await self._publish(channels.SYNC_PAGE, page, device_id=device_id)
-            self.counters["pages"] += 1
 
-    async def answer(self, device_id: str, request: SyncRequest) -> WireModel:
-        """Return the answer to `request`, whose JSON is that of a SyncPage.
+    async def _answer_with_pages(self, device_id: str, request: SyncRequest) -> None:
+        """Publish as many pages as `request` permits, the last without `more`.
 
-        Raises RegistryError.
+        A page that fails ends the answer, and so does a newer request of the device.
         """
+        pages = request.pages or 1
+        for number in range(1, pages + 1):
+            if device_id in self._waiting:
+                return
+            page = await self.answer(device_id, request, follows=number > 1, more=number < pages)
+            if not await self._publish(channels.SYNC_PAGE, page, device_id=device_id):
+                return
+            self.counters["pages"] += 1
+            following = self._expected.get(device_id)
+            if following is None:
+                return
+            request = following.continue_request(request)
+
+    async def answer(
+        self, device_id: str, request: SyncRequest, *, follows: bool = False, more: bool = False
+    ) -> WireModel:
+        """Return a page of the answer to `request`, as the JSON of a SyncPage.
+
+        A page that `follows` another has no time. With `more` a further page follows, unless this one reaches
+        the head. Raises RegistryError.
+        """
+        page = await self._find_page(device_id, request)
+        if not isinstance(page, PageContent):
+            return page
+        at = None if follows else self._now()
+        return encode_page(page, request.request_id, at, more=more and not page.done)
+
+    async def _find_page(self, device_id: str, request: SyncRequest) -> PageContent | SyncPage:
+        """Return the page, or the SyncPage that rejects `request`."""
         expected = self._expected.pop(device_id, None)
         now = asyncio.get_running_loop().time()
         if (
@@ -155,7 +191,7 @@ class SyncResponder:
         position: PagePosition,
         history: History,
         checked_at: float,
-    ) -> WireModel:
+    ) -> PageContent:
         page = await self._pages.read_page(position, history)
         if not position.starts_snapshot and needs_snapshot(request, page.history, position.site_id):
             # The page was read after that decision; removals that the device needs were purged in between.
@@ -168,7 +204,7 @@ class SyncResponder:
                 del self._expected[next(iter(self._expected))]
             following = position.after(page.to_version, page.head_version)
             self._expected[device_id] = _ExpectedRequest(following, page.history, checked_at)
-        return encode_page(page, request.request_id, self._now())
+        return page
 
     async def _find_or_register(self, device_id: str, request: SyncRequest) -> Device | None:
         device = (await self._registry.devices.registered([device_id])).get(device_id)

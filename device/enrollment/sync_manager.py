@@ -154,7 +154,7 @@ class SyncManager(SessionListener):
             self._requests.schedule(now, self._requests.jitter())
 
     def _receive_page(self, page: SyncPage, now: float) -> None:
-        answered = self._requests.close_answered(page.request_id)
+        answered = self._requests.close_answered(page)
         if answered is None:
             self._counts["pages_ignored"] += 1
             return
@@ -166,8 +166,8 @@ class SyncManager(SessionListener):
             self._fail(plan.error or UNEXPECTED_PAGE, now)
             return
         if plan.requests_ahead:
-            # The bridge reads the next page while the device writes this one: at most one is on its way.
-            self._requests.send_ahead(now, plan.cursor, plan.snapshot)
+            # The bridge reads the next pages while the device writes this one.
+            self._requests.go_ahead(now, page, plan.cursor, plan.snapshot)
         self._commit(plan, now)
         self._requests.reset_failures()
         self._catching_up_to = None if page.done else page.head_version

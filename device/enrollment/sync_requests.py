@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
-from broker_bridge.contract.messages import SyncRequest
+from broker_bridge.contract.messages import SyncPage, SyncRequest
 from device.mqtt.link import Link
 from device.store.cursor import SnapshotProgress, SyncCursor
 
@@ -23,14 +23,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SyncOptions:
-    """The timing of a sync, in seconds, and the `limit` of identities per page.
+    """The timing of a sync, in seconds, and the size of answers.
 
+    `limit` is the number of identities per page, `pages` the number of pages per request.
     `jitter` spreads the requests of a fleet. `grace` waits for the retained head before a request. A head
     that is current replaces the request if the registry answered within `fresh`, which is longer than the
     interval of the periodic sync.
     """
 
     limit: int = 200
+    pages: int = 4
     jitter: float = 0.5
     grace: float = 0.5
     fresh: float = 1200.0
@@ -168,13 +170,21 @@ class SyncRequests:
             if waiter.set_running_or_notify_cancel():
                 waiter.set_result(None)
 
-    def send_ahead(self, now: float, cursor: SyncCursor, snapshot: SnapshotProgress | None) -> None:
-        """Request the page after `cursor` before `cursor` is reached.
+    def go_ahead(
+        self, now: float, page: SyncPage, cursor: SyncCursor, snapshot: SnapshotProgress | None
+    ) -> None:
+        """Request the page after `cursor` before `page` is applied.
 
-        The page that leads to `cursor` is applied meanwhile.
+        `page` leads to `cursor`. If `page` has `more`, the next one follows by itself; only if it does not
+        come, it is requested, under the same id.
         """
-        self.counts["requests"] += 1
-        self._send(self._request(cursor, cursor.version, snapshot), 1, now)
+        request = self._request(cursor, cursor.version, snapshot)
+        if page.more:
+            request = request.model_copy(update={"request_id": page.request_id})
+            self._open = _OpenRequest(request, 1, now, now + self._options.retry.delay(1, self._random))
+        else:
+            self.counts["requests"] += 1
+            self._send(request, 1, now)
 
     def jitter(self) -> float:
         return self._random.uniform(0.0, self._options.jitter)
@@ -188,11 +198,14 @@ class SyncRequests:
             at = min(self._open.repeat_at, now + self.jitter())
             self._open = replace(self._open, attempts=0, repeat_at=at)
 
-    def close_answered(self, request_id: str) -> tuple[SyncRequest, float] | None:
-        """Close the request `request_id` if open; return it and when it was last sent."""
-        if self._open is None or self._open.request.request_id != request_id:
+    def close_answered(self, page: SyncPage) -> tuple[SyncRequest, float] | None:
+        """Close the open request if `page` answers it; return it and its time."""
+        if self._open is None or self._open.request.request_id != page.request_id:
             return None
         request, sent_at = self._open.request, self._open.sent_at
+        if page.from_version < request.since_version and not page.reset:
+            # An earlier page of the same answer, which came twice.
+            return None
         self._open = None
         return request, sent_at
 
@@ -236,6 +249,7 @@ class SyncRequests:
             limit=self._options.limit,
             spaces=list(cursor.spaces),
             reset_head_version=snapshot.head_version if snapshot else None,
+            pages=self._options.pages,
         )
 
     def _send(self, request: SyncRequest, attempts: int, now: float) -> None:

@@ -10,6 +10,9 @@ from broker_bridge.contract.wire import Sha256, UpMessage, WireModel, WireTime, 
 
 from .fields import Count, EnrollmentPolicy, Flag, Ratio, Version, WireError
 
+MAX_PAGES = 8
+"""The most pages of one answer: a device that is slow or gone leaves as many at the broker."""
+
 
 class SpaceDigest(WireModel):
     """The number of templates in a space, and their digest (`digest.Digest.hex`)."""
@@ -75,7 +78,7 @@ class SyncRequest(UpMessage):
     `since_version` 0 requests everything, `spaces` None all spaces. `site_id` is the site that the device is
     configured for; a registered device may omit it. `reset_head_version` is set during a snapshot sync: the
     `head_version` of its first page. It distinguishes a snapshot sync that continues from a cursor that fell
-    below the horizon.
+    below the horizon. `pages` is the number of pages that the device takes as one answer, 1 if absent.
     """
 
     request_id: RequestId
@@ -85,6 +88,7 @@ class SyncRequest(UpMessage):
     limit: Annotated[int, Field(ge=1, le=5000)] = 200
     spaces: Annotated[list[SpaceId], Field(max_length=16)] | None = None
     reset_head_version: Version | None = None
+    pages: Annotated[int, Field(ge=1, le=MAX_PAGES)] | None = None
 
 
 class WireTemplate(WireModel):
@@ -116,7 +120,8 @@ class SyncPage(WireModel):
 
     `reset` marks the first page of a snapshot sync: at its end the device removes every identity that no page
     named. With `error` the other fields carry no changes. `at` is the backend's time of the answer: with the
-    time of its request a device learns how wrong its clock is.
+    time of its request a device learns how wrong its clock is. After a page with `more` the next one follows
+    without another request, with the same request id and without `at`.
     """
 
     request_id: RequestId
@@ -126,6 +131,7 @@ class SyncPage(WireModel):
     head_version: Version
     reset: bool = False
     done: bool
+    more: bool | None = None
     at: WireTime | None = None
     error: WireError | None = None
     removals: list[Removal] = Field(default_factory=list)

@@ -76,6 +76,26 @@ async def test_pages_of_a_snapshot_sync_end_at_the_head(peer: Peer, registry: Re
     assert (next_page.reset, next_page.done, next_page.upserts, next_page.removals) == (False, True, [], [])
 
 
+async def test_one_request_has_as_many_pages_as_the_device_takes(peer: Peer, registry: Registry) -> None:
+    """Pages follow each other under one request id; only the first has a time.
+
+    A device that does not say how many it takes gets one.
+    """
+    await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(25)])
+    first = await peer.request_page(limit=5, pages=3)
+    second, third = await peer.receive("sync_page"), await peer.receive("sync_page")
+    pages = [first, second, third]
+    assert {page.request_id for page in pages} == {first.request_id}
+    assert [page.from_version for page in pages] == [0, first.to_version, second.to_version]
+    assert [page.more for page in pages] == [True, True, None]
+    assert [page.at is None for page in pages] == [False, True, True]
+    assert [len(page.upserts) for page in pages] == [5, 5, 5]
+    head = first.head_version
+    single = await peer.request_page(third.to_version, third.epoch, limit=5, reset_head_version=head)
+    last = await peer.request_page(single.to_version, first.epoch, limit=5, reset_head_version=head, pages=8)
+    assert (single.more, single.done, last.more, last.done) == (None, False, None, True)
+
+
 async def test_a_device_of_another_history_or_a_future_version_gets_a_snapshot(
     peer: Peer, registry: Registry
 ) -> None:

@@ -333,6 +333,59 @@ def test_the_next_page_is_requested_before_this_one_is_written(
     assert len(device.requests) == 2
 
 
+def answer_with_pages(registry: ModelRegistry, request: SyncRequest, limit: int) -> list[SyncPage]:
+    """Return the pages that a bridge sends for one request."""
+    pages: list[SyncPage] = []
+    for remaining in range((request.pages or 1) - 1, -1, -1):
+        page = registry.answer(request, limit)
+        pages.append(page.model_copy(update={"more": True} if remaining and not page.done else {}))
+        if page.done:
+            break
+        position = {
+            "epoch": page.epoch,
+            "since_version": page.to_version,
+            "reset_head_version": page.head_version if page.reset else request.reset_head_version,
+        }
+        request = request.model_copy(update=position)
+    return pages
+
+
+def test_several_pages_answer_one_request(tmp_path: Path, registry: ModelRegistry) -> None:
+    """The next request follows the last page of an answer.
+
+    A page that comes twice changes nothing.
+    """
+    device = Device(tmp_path / "device.db", pages=2)
+    device.connect()
+    first, second = answer_with_pages(registry, device.requests[-1], 2)
+    for page in (first, second, second, first):
+        device.receive(channels.SYNC_PAGE, page)
+    assert [(request.since_version, request.pages) for request in device.requests] == [(0, 2), (5, 2)]
+    assert device.sync.get_sync_status().counts["resets"] == 1
+    third, fourth = answer_with_pages(registry, device.requests[-1], 2)
+    assert (third.more, fourth.done) == (True, True)
+    for page in (third, third, fourth):
+        device.receive(channels.SYNC_PAGE, page)
+    device.assert_equals(registry)
+    assert len(device.requests) == 2
+
+
+def test_a_page_that_does_not_follow_is_requested(device: Device, registry: ModelRegistry) -> None:
+    """The sync continues after the last page that came."""
+    device.connect()
+    pages = answer_with_pages(registry, device.requests[-1], 2)
+    device.receive(channels.SYNC_PAGE, pages[0])
+    assert len(device.requests) == 1
+    device.clock.advance(6.0)
+    device.tick()
+    first, repeated = device.requests
+    assert (repeated.request_id, repeated.since_version) == (first.request_id, pages[0].to_version)
+    assert repeated.reset_head_version == 8
+    for page in answer_with_pages(registry, repeated, 2):
+        device.receive(channels.SYNC_PAGE, page)
+    device.assert_equals(registry)
+
+
 def test_a_first_sync_is_not_in_the_gallery_until_it_is_complete(
     tmp_path: Path, registry: ModelRegistry
 ) -> None:
@@ -643,7 +696,7 @@ class RandomHistory:
     def _answer(self, index: int, limit: int) -> None:
         if self.device.requests:
             request = self.device.requests[-1 - index % len(self.device.requests)]
-            self.pages.append(self.registry.answer(request, limit))
+            self.pages += answer_with_pages(self.registry, request, limit)
 
     def _release(self, index: int) -> None:
         if self.pages:
