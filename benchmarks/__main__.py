@@ -32,7 +32,7 @@ def _line(folder: Path, progress: Progress, scale: Scale) -> list[Row]:
     with LocalFleet(folder, devices) as fleet:
         fleet.start_servers()
         fleet.start_backend()
-        rows = events.measure(fleet, folder, scale.seconds, progress)
+        rows = events.measure(fleet, folder, progress, scale)
         return rows + enrollment.measure(fleet, folder, progress, scale)
 
 

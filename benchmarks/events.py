@@ -14,24 +14,32 @@ from rich.progress import Progress
 from deploy.local.fleet import LocalFleet
 
 from . import bare
+from .scale import Scale
 from .stats import Latency, Row
 
 RATE = 50.0
 LIMIT_MS = 250.0
+_STARTING = 100
 DEVICES = tuple(f"{letter}-001" for letter in "abcde")
 
 
-def measure(fleet: LocalFleet, folder: Path, seconds: float, progress: Progress) -> list[Row]:
-    """Measure five simulated cameras with 10 events a second each."""
-    count = int(RATE * seconds)
-    task = progress.add_task("events to MongoDB", total=count * 3)
-    ours = _ours(fleet, folder, count)
-    progress.advance(task, count)
-    wire = Latency.from_seconds(bare.mqtt_latencies(fleet.broker, count, RATE))
-    progress.advance(task, count)
-    insert = Latency.from_seconds(bare.insert_latencies(fleet.mongod, count, RATE))
-    progress.advance(task, count)
-    both = Latency(count, wire.p50 + insert.p50, wire.p99 + insert.p99, wire.worst + insert.worst)
+def measure(fleet: LocalFleet, folder: Path, progress: Progress, scale: Scale) -> list[Row]:
+    """Measure five simulated cameras with 10 events a second each.
+
+    Cameras, bare MQTT and bare inserts take turns.
+    """
+    count = int(RATE * scale.seconds / scale.turns)
+    task = progress.add_task("events to MongoDB", total=scale.turns * 3)
+    seconds: tuple[list[float], list[float], list[float]] = ([], [], [])
+    for turn in range(scale.turns):
+        seconds[0].extend(_ours(fleet, folder / f"turn-{turn}", count))
+        progress.advance(task)
+        seconds[1].extend(bare.mqtt_latencies(fleet.broker, count, RATE))
+        progress.advance(task)
+        seconds[2].extend(bare.insert_latencies(fleet.mongod, count, RATE))
+        progress.advance(task)
+    ours, wire, insert = (Latency.from_seconds(each) for each in seconds)
+    both = Latency(ours.count, wire.p50 + insert.p50, wire.p99 + insert.p99, wire.worst + insert.worst)
     return [
         Row("event: camera to MongoDB", ours, LIMIT_MS, both),
         Row("  bare paho, publisher to subscriber", wire),
@@ -39,8 +47,13 @@ def measure(fleet: LocalFleet, folder: Path, seconds: float, progress: Progress)
     ]
 
 
-def _ours(fleet: LocalFleet, folder: Path, count: int) -> Latency:
-    """Return the seconds from an event's timestamp until MongoDB has it."""
+def _ours(fleet: LocalFleet, folder: Path, count: int) -> list[float]:
+    """Return the seconds from an event's timestamp until MongoDB has it.
+
+    Events before them are left out: the cameras still start.
+    """
+    starting = min(count, _STARTING)
+    count += starting
     with _watched(fleet, count) as took:
         cameras = [
             fleet.make_simulator(device, folder, count=count // len(DEVICES), rate=RATE / len(DEVICES))
@@ -51,7 +64,7 @@ def _ours(fleet: LocalFleet, folder: Path, count: int) -> Latency:
         for camera in cameras:
             if camera.wait(count / RATE + 60) != 0:
                 raise camera.failure(f"{camera.name} did not get a receipt for every event")
-    return Latency.from_seconds(took)
+    return took[starting:]
 
 
 @contextmanager

@@ -24,23 +24,25 @@ _SENT_LINES = 100
 
 
 def measure(folder: Path, progress: Progress, scale: Scale) -> list[Row]:
-    """Measure `runs` requests of `identities` as base64, and one as numbers."""
-    runs, count = scale.runs, scale.identities
+    """Measure requests of `identities` as base64 and as numbers, and bare inserts.
+
+    The three take turns.
+    """
+    count = scale.identities
+    ours: list[float] = []
+    numbers: list[float] = []
+    floor: list[float] = []
     with LocalFleet(folder, []) as fleet:
         fleet.start_servers()
         fleet.start_backend()
-        task = progress.add_task("ingest", total=runs + 1)
-        ours, floor = [], []
-        for number in range(runs + 1):
-            vectors = _vectors(number, count)
-            as_numbers = number == runs
-            took = _ingest(fleet, f"catalog-{number}", vectors, as_numbers=as_numbers)
+        task = progress.add_task("ingest", total=scale.turns)
+        for turn in range(scale.turns):
+            vectors = _vectors(2 * turn, count)
+            ours.append(_ingest(fleet, f"catalog-{turn}", vectors, as_numbers=False))
+            floor.append(_bare_insert(fleet, vectors))
+            vectors = _vectors(2 * turn + 1, count)
+            numbers.append(_ingest(fleet, f"numbers-{turn}", vectors, as_numbers=True))
             progress.advance(task)
-            if as_numbers:
-                numbers = took
-            else:
-                ours.append(took)
-                floor.append(_bare_insert(fleet, vectors))
     limit = count / LEAST_PER_SECOND * 1000
     return [
         Row(
@@ -49,7 +51,7 @@ def measure(folder: Path, progress: Progress, scale: Scale) -> list[Row]:
             limit,
             Latency.from_seconds(floor),
         ),
-        Row("  the same as lists of numbers", Latency.from_seconds([numbers]), limit),
+        Row("  the same as lists of numbers", Latency.from_seconds(numbers), limit),
         Row("  bare insert_many of the same vectors", Latency.from_seconds(floor)),
     ]
 

@@ -9,14 +9,16 @@ from fleet.tracks.course import STANDARD, Course
 class Scale:
     """Amounts of a run.
 
-    `seconds` is the length of streams, `changes`, `frames` and `runs` count repetitions. `identities` are
-    synced and ingested; `largest_gallery` adds a cold sync of so many, and `persons` are the sizes of search
-    indexes. `fan_cameras` receive changes, `storm_cameras` reconnect at once, `observing_cameras` follow
-    persons, and `matches` faces are compared with the active ones. `pictures` is the number of photographs
-    that become event images. `events` go through a bridge under full load.
+    Ours and the bare library alternate `turns` times. `seconds` is the length of streams, `changes`,
+    `frames` and `runs` count repetitions, `events` those of a run at saturation. `identities` are synced and
+    ingested; `largest_gallery` adds a cold sync of so many, and `persons` are the sizes of search indexes.
+    `fan_cameras` receive changes, `storm_cameras` reconnect at once, `observing_cameras` follow persons, and
+    `matches` faces are compared with the active ones. `pictures` is the number of photographs that become
+    event images.
     """
 
     seconds: float = 30.0
+    turns: int = 5
     changes: int = 200
     frames: int = 500
     runs: int = 7
@@ -47,6 +49,7 @@ SMALL = replace(
 """No gallery of 100,000 templates, nor an index of 1,000,000 persons."""
 SHORT = Scale(
     seconds=1.0,
+    turns=1,
     changes=2,
     frames=3,
     runs=1,
