@@ -87,7 +87,7 @@ def _head(machine: Mapping[str, str], date: str) -> str:
         "",
         'Written by `make bench ARGS="--record"`. Absolute figures depend on the machine and on what',
         "else runs there; ratios of medians transfer. Where a row has a ratio, ours and the bare library",
-        "took turns, at least five each, unless the row says otherwise.",
+        "took turns, at least five each; observations are one stream of ours after one of the bare echo.",
         "",
         f"Last run on {date}:",
         "",
