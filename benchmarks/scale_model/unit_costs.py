@@ -5,11 +5,11 @@ Measured by `python -m benchmarks.scale_model.measuring`; docs/scale.md has the 
 
 from dataclasses import dataclass
 
-EVENT_BRIDGE_US = 69.0
+EVENT_BRIDGE_US = 68.0
 """CPU of the bridge for one event within a large batch: the one place of this number."""
-RECEIPT_BRIDGE_US = 103.0
+RECEIPT_BRIDGE_US = 85.0
 """CPU of the bridge for one receipt message."""
-OBSERVATION_BRIDGE_US = 284.0
+OBSERVATION_BRIDGE_US = 417.0
 """CPU of the bridge for one observation, at 1,000 a second."""
 
 
@@ -39,17 +39,17 @@ class UnitCosts:
     the wait for the journal's disk.
     """
 
-    event: Cost = Cost(38, EVENT_BRIDGE_US, 61, 325, 325, 1.0, 60)
-    image: Cost = Cost(92, 666, 710, 66_680, 66_680, 1.0, 50_500)
-    event_batch: Cost = Cost(517, 6970, 4800, writes=1.0, journal=850)
-    receipt: Cost = Cost(52, RECEIPT_BRIDGE_US, 0, 75, 75)
-    heartbeat: Cost = Cost(40, 270, 720, 758, 758, 2.0, 1170)
-    heartbeat_batch: Cost = Cost(bridge=5500, mongod=6000)
-    observation: Cost = Cost(65, OBSERVATION_BRIDGE_US, 90, 3040, 3040, 0.2, 116)
-    change: Cost = Cost(830, 21_000, 22_600, 3600, 4000, 5.0, 4700)
-    change_camera: Cost = Cost(67, 89, 437, 160, 3610, 2.0, 506)
-    synced_identity: Cost = Cost(12, 177, 29, 2937, 2937)
-    connect: Cost = Cost(600, 11_000, 10_100, 1555, 621, 7.0, 2333)
+    event: Cost = Cost(37, EVENT_BRIDGE_US, 59, 325, 325, 1.0, 60)
+    image: Cost = Cost(58, 680, 817, 66_680, 66_680, 1.0, 50_500)
+    event_batch: Cost = Cost(357, 5273, 3540, writes=1.0, journal=850)
+    receipt: Cost = Cost(58, RECEIPT_BRIDGE_US, 7, 75, 75)
+    heartbeat: Cost = Cost(72, 295, 717, 758, 758, 2.0, 1170)
+    heartbeat_batch: Cost = Cost(bridge=7240, mongod=5270)
+    observation: Cost = Cost(128, OBSERVATION_BRIDGE_US, 114, 3040, 3040, 0.2, 106)
+    change: Cost = Cost(1060, 27_500, 29_200, 3600, 4000, 5.0, 4700)
+    change_camera: Cost = Cost(94, 179, 650, 160, 3610, 2.0, 590)
+    synced_identity: Cost = Cost(7, 130, 21, 2934, 2934)
+    connect: Cost = Cost(600, 11_700, 10_500, 1555, 621, 7.0, 2340)
     flush_ms: float = 1.5
 
 
