@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, str]:
     warning = judge_kernel(kernel, cpu_flags())
     return {
         "machine": f"{platform.machine()}, {_cpu_model()}, {os.cpu_count()} cores",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "Python": platform.python_version(),
         "Mosquitto": _program_version(find_mosquitto, "-h"),
         "MongoDB": _program_version(find_mongod, "--version"),

@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from benchmarks import faces
 from benchmarks.__main__ import GROUPS
+from benchmarks.saturation.soak import soak
 from deploy.local.sample_video import enrollment_photo
 
 REPOSITORY = Path(__file__).parents[2]
@@ -74,3 +75,13 @@ def test_recognition_is_measured_on_a_folder_of_people(tmp_path: Path) -> None:
     assert [row.holds for row in rows] == [True, True, True]
     assert rows[0].must.startswith("rank-1 100.0% >= 98%, EER 0.0%")
     assert rows[2].must.startswith("pair recall 1.000 >= 0.85, 0 merged")
+
+
+@pytest.mark.long
+def test_a_soak_loses_no_event(tmp_path: Path) -> None:
+    """Bridge, broker and mongod are each killed once under load."""
+    with Progress(disable=True) as progress:
+        counted = soak(tmp_path, minutes=1.2, rate=500, progress=progress)
+    assert counted["kills"] == 3
+    assert counted["sent"] > 20_000
+    assert (counted["lost"], counted["unknown"]) == (0, 0)
