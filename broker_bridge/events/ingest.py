@@ -104,12 +104,15 @@ class EventIngest:
             if self._may_begin():
                 self._recording.add(asyncio.create_task(self._record(self._next_batch())))
                 continue
-            woken = asyncio.ensure_future(self._wake.wait())
-            done, _ = await asyncio.wait([*self._recording, woken], return_when=asyncio.FIRST_COMPLETED)
-            woken.cancel()
+            woken = asyncio.create_task(self._wake.wait())
+            try:
+                await asyncio.wait([*self._recording, woken], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                woken.cancel()
             self._wake.clear()
+            done = {task for task in self._recording if task.done()}
             self._recording -= done
-            for task in done - {woken}:
+            for task in done:
                 task.result()
 
     def _may_begin(self) -> bool:

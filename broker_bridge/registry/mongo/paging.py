@@ -19,7 +19,11 @@ def newest_first(
     """
     if before:
         at, key = before
-        older = {"$or": [{time_field: {"$lt": at}}, {time_field: at, "_id": {"$lt": key}}]}
+        # The first bound is implied by the others; the index is entered by it.
+        older = {
+            time_field: {"$lte": at},
+            "$or": [{time_field: {"$lt": at}}, {time_field: at, "_id": {"$lt": key}}],
+        }
         query = {"$and": [query, older]} if query else older
     matches: AsyncIterator[Document] = (
         collection.find(query).sort([(time_field, -1), ("_id", -1)]).limit(limit)

@@ -10,6 +10,7 @@ from .client import Mongo
 _DAY_SECONDS = 86_400
 _OPTIONS_DIFFER = 85
 _COLLECTION_EXISTS = 48
+_INDEX_NOT_FOUND = 27
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ async def ensure_indexes(mongo: Mongo, retention: Retention | None) -> None:
     """Create missing indexes and collections, and apply a changed retention."""
     for collection, indexes in _INDEXES.items():
         await mongo.patient_db[collection].create_indexes(indexes)
+    for collection, names in _REPLACED.items():
+        await _drop_indexes(mongo, collection, names)
     if retention:
         await _ensure_expiry(mongo, "event_images", "stored_at", retention.image_days)
         await _ensure_expiry(mongo, "dead_letters", "last_at", retention.dead_letter_days)
@@ -42,6 +45,17 @@ async def _ensure_collection(mongo: Mongo, collection: str) -> None:
             raise
 
 
+async def _drop_indexes(mongo: Mongo, collection: str, names: frozenset[str]) -> None:
+    present = set(await mongo.patient_db[collection].index_information())
+    for name in names & present:
+        try:
+            await mongo.patient_db[collection].drop_index(name)
+        except OperationFailure as error:
+            # Another program that starts at the same time may drop it first.
+            if error.code != _INDEX_NOT_FOUND:
+                raise
+
+
 async def _ensure_expiry(mongo: Mongo, collection: str, field: str, days: int) -> None:
     seconds = days * _DAY_SECONDS
     try:
@@ -54,6 +68,11 @@ async def _ensure_expiry(mongo: Mongo, collection: str, field: str, days: int) -
         )
 
 
+_REPLACED = {
+    # They lacked the `_id` that a page is ordered by: a page read the events of other users, or sorted.
+    "events": frozenset({"user_id_1_received_at_-1", "device_id_1_received_at_-1"}),
+    "trails": frozenset({"person_1_since_-1"}),
+}
 _WITHOUT_INDEX = {"spaces", "sites", "meta", "event_images", "job_photos"}
 _INDEXES = {
     "identities": [
@@ -108,7 +127,7 @@ _INDEXES = {
     ],
     "person_faces": [IndexModel([("person", ASCENDING)]), IndexModel([("space", ASCENDING)])],
     "trails": [
-        IndexModel([("person", ASCENDING), ("since", DESCENDING)]),
+        IndexModel([("person", ASCENDING), ("since", DESCENDING), ("_id", DESCENDING)]),
         IndexModel([("until", ASCENDING)]),
     ],
     "dead_letters": [IndexModel([("device_id", ASCENDING), ("last_at", DESCENDING)])],
@@ -117,7 +136,7 @@ _INDEXES = {
         # Not sparse: events of earlier releases without a position are found by it.
         IndexModel([("position", ASCENDING)]),
         IndexModel([("received_at", DESCENDING), ("_id", DESCENDING)]),
-        IndexModel([("user_id", ASCENDING), ("received_at", DESCENDING)]),
-        IndexModel([("device_id", ASCENDING), ("received_at", DESCENDING)]),
+        IndexModel([("user_id", ASCENDING), ("received_at", DESCENDING), ("_id", DESCENDING)]),
+        IndexModel([("device_id", ASCENDING), ("received_at", DESCENDING), ("_id", DESCENDING)]),
     ],
 }
