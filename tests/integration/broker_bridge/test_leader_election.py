@@ -69,7 +69,7 @@ async def test_a_leader_steps_down_when_the_lease_server_is_silent() -> None:
 async def test_a_broker_that_does_not_answer_does_not_end_the_leader(
     registry: Registry, program: BridgeProgram, own_mosquitto: Mosquitto
 ) -> None:
-    """A subscription has no answer; the bridge follows devices once the broker is back."""
+    """A subscription has no answer; the bridge follows once the broker is back."""
     mqtt = MqttSettings(
         port=own_mosquitto.port,
         username="bridge",
