@@ -11,7 +11,7 @@ from contextlib import suppress
 
 _log = logging.getLogger(__name__)
 
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def fork_workers(count: int) -> int | None:
@@ -40,27 +40,25 @@ class _Group:
     def __init__(self, workers: set[int]) -> None:
         self._workers = workers
         self._stopping = False
-        for number in _FORWARDED:
+        for number in (*_STOPPING, signal.SIGHUP):
             signal.signal(number, self._forward)
 
     def wait(self) -> int:
-        """Return the status of the first worker that fails, or 0."""
+        """Return the exit status of the first worker that fails, or 0."""
         first_failure = 0
         while self._workers:
             worker, state = os.wait()
             self._workers.discard(worker)
             status = os.waitstatus_to_exitcode(state)
+            first_failure = first_failure or exit_status_of(status, stopping=self._stopping)
             if not self._stopping:
                 _log.error("bridge worker ended; stopping the others pid=%d status=%d", worker, status)
-                first_failure = status if status > 0 else 1
-                self._tell_all(signal.SIGTERM)
                 self._stopping = True
-            elif status and not first_failure:
-                first_failure = status if status > 0 else 1
+                self._tell_all(signal.SIGTERM)
         return first_failure
 
     def _forward(self, number: int, _frame: object) -> None:
-        self._stopping = self._stopping or number != signal.SIGHUP
+        self._stopping = self._stopping or number in _STOPPING
         self._tell_all(number)
 
     def _tell_all(self, number: int) -> None:
@@ -68,6 +66,17 @@ class _Group:
             # One that has just ended is waited for.
             with suppress(ProcessLookupError):
                 os.kill(worker, number)
+
+
+def exit_status_of(status: int, *, stopping: bool) -> int:
+    """Return the exit status of the command for the end of a worker.
+
+    `status` is the worker's, negative for a signal. A worker that was told to stop before it had its handlers
+    has ended as it should.
+    """
+    if status >= 0:
+        return status
+    return 0 if stopping and -status in _STOPPING else 1
 
 
 def _stop_at_end_of(alive: int) -> None:

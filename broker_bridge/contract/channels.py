@@ -246,9 +246,10 @@ def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:
 
 @lru_cache(maxsize=4096)
 def _find_checked(topic: str) -> tuple[Channel[Any], Mapping[str, str]]:
-    """Return the row and ids of a topic that a device may send on.
+    """Return the row and the checked ids of a topic.
 
-    A device sends on the same few topics again and again.
+    Raises ContractError(`topic-unknown`), also for an id of another form than its kind. A device sends on the
+    same few topics again and again.
     """
     channel, ids = find(topic)
     for name, kind in _CHECKED_IDS.items():
