@@ -6,11 +6,11 @@ import re
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from deploy.local.mosquitto import find_mosquitto
 from deploy.local.stack import ProgramError, find_mongod
@@ -41,10 +41,6 @@ def describe_machine() -> dict[str, str]:
 
 def blas_kernel() -> str:
     """Return library, version and kernel that numpy multiplies with."""
-    if find_spec("threadpoolctl") is None:
-        return "unknown: threadpoolctl is not installed; it is in the extra `dev`"
-    from threadpoolctl import threadpool_info  # noqa: PLC0415  # only once the check above has passed
-
     np.ones((2, 2)) @ np.ones((2, 2))
     return name_kernel(threadpool_info())
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 from rich.progress import Progress
 
 from benchmarks.scale import Scale
+from benchmarks.scale_model.meter import cpu_seconds
 from benchmarks.stats import Latency, Row
 from deploy.local.fleet import LocalFleet
 from deploy.local.stack import ROOT, Program
@@ -27,7 +29,6 @@ MOST_TIMES_ONE_WORKER = 1 / 1.4
 QUEUED_EVENTS = 9_000
 """As many as the broker keeps for a bare subscriber, which holds its sender up in no way."""
 HALF_LOAD_P50_MS, HALF_LOAD_P99_MS = 25.0, 100.0
-_CLOCK_TICKS = 100
 
 
 @dataclass
@@ -159,9 +160,4 @@ def _send(fleet: LocalFleet, count: int, **options: Any) -> dict[str, Any]:
 def _processor_seconds(fleet: LocalFleet) -> dict[str, float]:
     """Return the processor time that each part has used."""
     parts = {"the bridge": fleet.bridge, "mongod": fleet.mongod.program, "the broker": fleet.broker.program}
-    return {name: _used(program.pid) for name, program in parts.items()}
-
-
-def _used(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+    return {name: cpu_seconds(psutil.Process(program.pid)) for name, program in parts.items()}

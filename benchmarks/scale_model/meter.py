@@ -77,7 +77,7 @@ class Meter:
         io = dict(line.split(": ") for line in self._broker_io.read_text().splitlines())
         return Reading(
             time.perf_counter(),
-            {name: _cpu_seconds(process) for name, process in self._processes.items()},
+            {name: cpu_seconds(process) for name, process in self._processes.items()},
             int(io["rchar"]),
             int(io["wchar"]),
             sum(int(documents[kind]) for kind in _WRITES),
@@ -90,6 +90,7 @@ class Meter:
         self._client.close()
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the seconds of CPU that a process has used, user and system."""
     times = process.cpu_times()
     return float(times.user + times.system)
